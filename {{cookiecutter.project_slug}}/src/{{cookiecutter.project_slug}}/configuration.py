@@ -1,0 +1,380 @@
+"""The one module that knows Hydra: composes, checks and builds, and turns mistakes into one line.
+
+Configuration is data. What a `_target_` may name is decided here: this package, torch.nn and
+torch.optim, by where the object is defined and not only by how it is spelt.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from . import StudyError
+from .records import read_record
+
+if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so themselves
+    import torch
+
+    from .data import Split
+    from .training import Settings, Trainer
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).parents[2]  # of the study
+ALLOWED = (f"{__package__}.", "torch.nn.", "torch.optim.")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
+    """The configuration of a run, as `python run.py` would see it. For tests and notebooks."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        return hydra.compose(config_name, overrides=list(overrides))
+
+
+def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+    """Makes a command of a function: composes `conf/config.yaml` with the command line's overrides.
+
+    A person's mistake ends in one line on stderr and exit code 1; `hydra.verbose=true` shows
+    the traceback.
+    """
+    mistakes = (StudyError, HydraException, OmegaConfBaseException)
+
+    @functools.wraps(main)
+    def task(config: DictConfig) -> Any:
+        try:
+            return main(config)
+        except mistakes as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+                _leave(explain(error), 1)
+            log.error("error: %s", explain(error))
+            raise
+
+    composed = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
+
+    def command() -> Any:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
+        try:
+            return composed(task)()
+        except KeyboardInterrupt as error:
+            _leave(f"interrupted: {error}".rstrip(": "), 130)
+        except mistakes as error:
+            _leave(explain(error), 1)
+
+    return command
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """Prints one line, or with `hydra.verbose=true` the traceback too, and exits."""
+    if any(item.startswith("hydra.verbose=") and item != "hydra.verbose=false" for item in sys.argv):
+        traceback.print_exc()
+    print(f"error: {message}" if code == 1 else message, file=sys.stderr)
+    sys.exit(code)
+
+
+def explain(error: BaseException) -> str:
+    """One line for a mistake: what is wrong, and the nearest right name where there is one."""
+    if isinstance(error, StudyError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        if error.options:
+            return f"{group}={option}: there is no such option{suggest(option, error.options)}"
+    text = f"{error}\n{error.__cause__ or ''}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1].lstrip("+~")
+        return f"{key}: there is no such key{suggest(key, _keys(compose()))}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest one, or all if they are few."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if nearest:
+        return f"; did you mean {nearest[0]}?"
+    return f"; there are: {', '.join(sorted(known))}" if len(known) <= 12 else ""
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """Every key of a configuration, branches too, with dots."""
+    keys = []
+    if isinstance(node, DictConfig):
+        for key in node:
+            keys += [f"{prefix}{key}", *_keys(node._get_node(key), f"{prefix}{key}.")]
+    return keys
+
+
+@dataclass
+class Knobs:
+    """The keys of conf/config.yaml and their types."""
+
+    data: Any
+    model: Any
+    training: Any
+    metrics: Any
+    seed: int
+    device: str
+    deterministic: bool
+    num_threads: int
+    test: bool
+    run_dir: str | None
+    force: bool
+    resume: str | None
+
+
+def check(config: DictConfig) -> None:
+    """Checks every key and type, before anything is written, and converts values to their types.
+
+    Raises:
+        StudyError: names the key, the value and what it must be.
+    """
+    from .training import Settings
+
+    bind(config, Knobs, "")
+    for key in ("data", "model", "training", "metrics"):
+        require(isinstance(config[key], DictConfig), key, config[key], "a group of keys")
+    bind(config.model, Model, "model")
+    bind(config.training, Settings, "training", also=("optimizer", "schedule"))
+    for path, node in targets(config):
+        bind(node, locate(node._target_, path), path, partial=True)
+    settings(config)
+    require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
+    require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
+    require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
+
+
+@dataclass
+class Model:
+    """The keys of conf/model/: the network, and the learning rate that it was tuned for."""
+
+    network: Any
+    lr: float
+
+
+def require(condition: bool, path: str, value: object, bound: str) -> None:
+    """Refuses a value that is out of its range."""
+    if not condition:
+        raise StudyError(f"{path}={value}: must be {bound}")
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every part of a configuration that names a `_target_`, with its path."""
+    if isinstance(node, ListConfig):
+        for index in range(len(node)):
+            yield from targets(node[index], f"{path}[{index}]")
+    if isinstance(node, DictConfig) and not node._is_none():
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            yield from targets(node[key], f"{path}.{key}".lstrip("."))
+
+
+def locate(name: object, path: str) -> Callable[..., Any]:
+    """The class or function that a `_target_` names.
+
+    Raises:
+        StudyError: it does not exist, or is defined outside the allowed packages.
+    """
+    refused = f"{path}._target_={name}: must be in {', '.join(item + '*' for item in ALLOWED)}"
+    if not isinstance(name, str) or not name.startswith(ALLOWED):
+        raise StudyError(refused)
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise StudyError(f"{path}._target_={name}: there is no module {module}") from error
+    target = getattr(found, attribute, None)
+    if target is None:
+        known = [key for key, value in vars(found).items() if callable(value)]
+        hint = suggest(attribute, [key for key in known if not key.startswith("_")])
+        raise StudyError(f"{path}._target_={name}: {module} has no {attribute}{hint}")
+    # my_study.data.np.save is spelt like ours and is not: ask where it was defined
+    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(ALLOWED):
+        raise StudyError(refused)
+    return target
+
+
+def bind(
+    node: DictConfig,
+    function: Callable[..., Any],
+    path: str,
+    *,
+    also: Sequence[str] = (),
+    partial: bool = False,
+) -> None:
+    """Holds the keys of a node against the arguments of a function, and their types.
+
+    Args:
+        node: A part of the configuration.
+        function: What its keys are the arguments of, letter for letter.
+        path: Where the node stands, for messages.
+        also: Keys that are allowed besides.
+        partial: Whether the program gives further arguments itself.
+    """
+    parameters = inspect.signature(function).parameters
+    names = [name for name, item in parameters.items() if item.kind.name != "VAR_KEYWORD"]
+    prefix = f"{path}." if path else ""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    for key in [str(key) for key in node if not str(key).startswith("_")]:
+        if key in names:
+            node[key] = convert(node[key], hints.get(key, Any), f"{prefix}{key}")
+        elif key not in also and len(names) == len(parameters):
+            raise StudyError(f"{prefix}{key}: there is no such key{suggest(key, names)}")
+    for name in names:
+        if parameters[name].default is inspect.Parameter.empty and name not in node and not partial:
+            raise StudyError(f"{prefix}{name}: is missing")
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """A value as its annotation says; what OmegaConf has no type for passes as it is."""
+    try:
+        schema = OmegaConf.structured(make_dataclass("Argument", [("value", hint)]))
+    except (OmegaConfBaseException, TypeError, ValueError):
+        return value
+    try:
+        return OmegaConf.merge(schema, {"value": value}).value
+    except OmegaConfBaseException as error:
+        name = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+        raise StudyError(f"{path}={value}: must be of type {name}") from error
+
+
+def factory(node: DictConfig, path: str) -> Callable[..., Any]:
+    """The `_target_` of a node with its keys filled in, to be called with the rest.
+
+    Raises:
+        StudyError: the target, or one inside it, is not allowed.
+    """
+    for place, inner in targets(node, path):
+        locate(inner._target_, place)
+    made: Callable[..., Any] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    return made
+
+
+def build(node: DictConfig | None, path: str, **arguments: Any) -> Any:
+    """Calls the `_target_` of a node with its keys and the given arguments; None gives None.
+
+    Raises:
+        StudyError: the target is not allowed, or refuses its arguments.
+    """
+    if node is None:
+        return None
+    try:
+        return factory(node, path)(**arguments)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{path}: {error}") from error
+
+
+def settings(config: DictConfig) -> "Settings":
+    """The part of `config.training` that the trainer reads.
+
+    Raises:
+        StudyError: a value is out of its range.
+    """
+    from .training import Settings
+
+    try:
+        return Settings(**{item.name: config.training[item.name] for item in fields(Settings)})
+    except ValueError as error:
+        raise StudyError(f"training.{error}") from error
+
+
+def build_trainer(config: DictConfig, train: "Split", device: "torch.device") -> "Trainer":
+    """Joins what the configuration names: network, optimizer with the model's rate, schedule."""
+    from .training import Trainer
+
+    model = build(config.model.network, "model.network").to(device)
+    lr = config.model.lr
+    optimizer = build(
+        config.training.optimizer, "training.optimizer", params=model.parameters(), lr=lr
+    )
+    num_steps = config.training.num_epochs * math.ceil(len(train) / config.training.batch_size)
+    # what only a run knows goes to a schedule that takes it and whose YAML leaves it open
+    known = {"max_lr": lr, "total_steps": num_steps, "T_max": num_steps}
+    node = config.training.schedule
+    takes = inspect.signature(locate(node._target_, "training.schedule")).parameters
+    known = {key: value for key, value in known.items() if key in takes and key not in node}
+    scheduler = build(node, "training.schedule", optimizer=optimizer, **known)
+    return Trainer(
+        model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        settings=settings(config),
+        metrics={name: factory(node, f"metrics.{name}") for name, node in config.metrics.items()},
+        seed=config.seed,
+        device=device,
+        augmentation=build(config.data.augmentation, "data.augmentation"),
+    )
+
+
+def overrides() -> list[str]:
+    """What was typed behind `python run.py`, or stands for it in this job of a sweep."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def to_yaml(config: DictConfig) -> bytes:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(config, resolve=True).encode()
+
+
+def settle(config: DictConfig) -> tuple[DictConfig, Path | None]:
+    """What this run really does: checked, resolved, and with `resume=` what that run did.
+
+    Returns:
+        The configuration, and the folder of the run to resume or None.
+
+    Raises:
+        StudyError: names the key, the value and what it must be.
+    """
+    folder = None if config.resume is None else Path(config.resume)
+    if folder is not None:
+        config = _of_interrupted(folder)
+    elif config.test and not _may_test():
+        log.info("the test split is left alone in a sweep; to evaluate it, type test=true")
+        config.test = False
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise StudyError(explain(error)) from error
+    check(config)
+    return config, folder
+
+
+def _may_test() -> bool:
+    """A sweep evaluates the test split only if its command line says so: it would pick by it."""
+    asked = any(item.lstrip("+").startswith("test=") for item in overrides())
+    return asked or HydraConfig.get().mode != RunMode.MULTIRUN
+
+
+def _of_interrupted(folder: Path) -> DictConfig:
+    """The configuration of a run that has not ended; nothing of it can be changed."""
+    others = [item for item in overrides() if not item.startswith("resume=")]
+    if others:
+        raise StudyError(f"{others[0]}: a resumed run goes on as it began; drop this")
+    record = read_record(folder)
+    if record.get("status") == "finished" and record.get("ended_by") != "time budget":
+        raise StudyError(f"resume={folder}: is finished; its numbers are in {folder}/metrics.json")
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise StudyError(f"{folder}/config.yaml: cannot be read ({error})") from error
+    assert isinstance(config, DictConfig)
+    return config
