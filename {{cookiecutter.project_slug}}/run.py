@@ -1,5 +1,6 @@
 """One configuration, or a sweep with -m: start reading here.
 
+Type:
     python run.py model.lr=1.0e-3
     python run.py -m model=linear,mlp seed=0,1,2
     python run.py resume=runs/NAME
@@ -28,7 +29,7 @@ def main(config: DictConfig) -> float:
     train, validation = (data.Split(config.data.folder, name) for name in ("train", "validation"))
     trainer = configuration.build_trainer(config, train, device)
 
-    typed = configuration.overrides()
+    typed = configuration.typed_overrides()
     folder = resume or records.take_folder(config.run_dir, typed, force=config.force)
     with records.recording(folder, configuration.ROOT, overrides=typed, data=inputs) as record:
         log.info("run folder: %s", folder)
@@ -48,4 +49,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main()  # pylint: disable=no-value-for-parameter

@@ -1,11 +1,11 @@
 """Raw table to splits: validated, without duplicates, in a form that loads by memory map.
 
-    python stages/prepare.py                                          # as conf/data/ says
+Type:
+    python stages/prepare.py                          # as conf/data/ says
     python stages/prepare.py data.prepare.split_seed=1 data.folder=data/other
 """
 
 import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -114,7 +114,7 @@ def draw_splits(
 def write_prepared(
     folder: Path, fields: Fields, splits: dict[str, list[int]], facts: dict[str, object]
 ) -> None:
-    """Writes `<split>/<field>.npy` and the manifest into a new folder, which then takes its place."""
+    """Writes `<split>/<field>.npy` and the manifest to a new folder, which then takes its place."""
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     files = {}
@@ -135,4 +135,4 @@ def write_prepared(
 
 
 if __name__ == "__main__":
-    main()
+    main()  # pylint: disable=no-value-for-parameter

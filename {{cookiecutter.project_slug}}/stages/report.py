@@ -1,5 +1,6 @@
 """Runs to results/: a table (CSV, Markdown, LaTeX), a figure, and the table in README.md.
 
+Type:
     python stages/report.py --experiments linear mlp cnn --seeds 0 1 2
 
 The first experiment is the baseline: the others are compared to it seed by seed.
@@ -12,14 +13,12 @@ import itertools
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from scipy import stats
 
 from {{ cookiecutter.project_slug }} import StudyError
@@ -62,7 +61,8 @@ class Row:
 
 def main() -> None:
     """Read, estimate, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--experiments", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", required=True)
     arguments = parser.parse_args()
@@ -86,7 +86,9 @@ def report(experiments: list[str], seeds: list[str]) -> None:
     values = {name: [read_metric(folder) for folder in folders[name]] for name in folders}
     rows = compare(values)
     tables = {"csv": to_csv(rows), "md": to_markdown(rows), "tex": to_latex(rows)}
-    figures = draw(folders)
+    # the salt makes the SVG's identifiers, so its bytes, the same each time; 42: editable fonts
+    with matplotlib.rc_context({"font.size": 8, "svg.hashsalt": "study", "pdf.fonttype": 42}):
+        figures = draw(folders)
     RESULTS.mkdir(exist_ok=True)
     for suffix, text in tables.items():
         write_atomically(RESULTS / f"table.{suffix}", text.encode())
@@ -104,7 +106,7 @@ def read_metric(folder: Path) -> float:
     except FileNotFoundError as error:
         raise StudyError(f"{path}: there is no such run; type: dvc repro") from error
     except KeyError as error:
-        raise StudyError(f"{path}: no {error} in it; published experiments say test: true") from error
+        raise StudyError(f"{path}: has no {error}; published experiments say test: true") from error
 
 
 def compare(values: dict[str, list[float]]) -> list[Row]:
@@ -135,16 +137,12 @@ def to_csv(rows: list[Row]) -> str:
         ["experiment", "num_seeds", *parts, *(f"difference_to_baseline_{part}" for part in parts)]
     )
     for row in rows:
-        cells = [row.value.mean, row.value.std, row.value.half_width]
-        if row.difference is None:
-            cells += ["", "", ""]
-        else:
-            cells += [row.difference.mean, row.difference.std, row.difference.half_width]
-        writer.writerow([row.experiment, row.num_seeds, *cells])
+        difference = ("", "", "") if row.difference is None else astuple(row.difference)
+        writer.writerow([row.experiment, row.num_seeds, *astuple(row.value), *difference])
     return text.getvalue()
 
 
-def cells(row: Row, plus_minus: str) -> list[str]:
+def shown(row: Row, plus_minus: str) -> list[str]:
     """What the Markdown and the LaTeX table show of a row, in percent."""
 
     def spread(estimate: Estimate, sign: str) -> str:
@@ -159,7 +157,7 @@ def cells(row: Row, plus_minus: str) -> list[str]:
 def to_markdown(rows: list[Row]) -> str:
     """The table of README.md."""
     header = ["experiment", "seeds", f"test {METRIC} (%)", "std", f"minus {rows[0].experiment}"]
-    lines = [header, ["---", *["---:"] * 4], *(cells(row, "±") for row in rows)]
+    lines = [header, ["---", *["---:"] * 4], *(shown(row, "±") for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\nMean over seeds ± half of the 95 % confidence interval (Student's t).\n"
 
@@ -169,7 +167,7 @@ def to_latex(rows: list[Row]) -> str:
     header = ["experiment", "seeds", f"test {METRIC} (\\%)", "std", f"minus {rows[0].experiment}"]
     lines = [r"\begin{tabular}{lrrrr}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
     for row in rows:
-        lines.append(" & ".join(cells(row, r"$\pm$")).replace("_", r"\_") + r" \\")
+        lines.append(" & ".join(shown(row, r"$\pm$")).replace("_", r"\_") + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -185,17 +183,19 @@ def draw(folders: dict[str, list[Path]]) -> dict[str, bytes]:
     Returns:
         The same figure as `svg` and `pdf`, with the same bytes each time.
     """
-    plt.rcParams.update({"font.size": 8, "svg.hashsalt": "study", "pdf.fonttype": 42})
-    figure, axes = plt.subplots(figsize=(3.4, 2.4), layout="constrained")  # a column of a paper
+    figure = Figure(figsize=(3.4, 2.4), layout="constrained")  # a column of a paper
+    axes = figure.add_subplot()
     styles = itertools.cycle(["-", "--", ":", "-."])
     colours = itertools.cycle(["#0072b2", "#d55e00", "#009e73", "#cc79a7"])  # Okabe and Ito
+    bottom = 100.0
     for (name, group), style, colour in zip(folders.items(), styles, colours, strict=False):
         curves = list(zip(*map(read_curve, group), strict=False))  # as far as every seed went
         epochs = range(1, len(curves) + 1)
         axes.plot(epochs, [mean(values) for values in curves], style, color=colour, label=name)
         lows, highs = [min(values) for values in curves], [max(values) for values in curves]
         axes.fill_between(epochs, lows, highs, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel=f"validation {METRIC} (%)", ylim=(80, 100))
+        bottom = min(bottom, lows[len(lows) // 8])  # the first epochs would squeeze the others
+    axes.set(xlabel="epoch", ylabel=f"validation {METRIC} (%)", ylim=(bottom, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     contents = {}
@@ -203,7 +203,6 @@ def draw(folders: dict[str, list[Path]]) -> dict[str, bytes]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, metadata=metadata)
         contents[suffix] = buffer.getvalue()
-    plt.close(figure)
     return contents
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -82,7 +81,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
 def _leave(message: str, code: int) -> NoReturn:
     """Prints one line, or with `hydra.verbose=true` the traceback too, and exits."""
-    if any(item.startswith("hydra.verbose=") and item != "hydra.verbose=false" for item in sys.argv):
+    if any(item.startswith("hydra.verbose=") and "false" not in item for item in sys.argv):
         traceback.print_exc()
     print(f"error: {message}" if code == 1 else message, file=sys.stderr)
     sys.exit(code)
@@ -99,7 +98,8 @@ def explain(error: BaseException) -> str:
     text = f"{error}\n{error.__cause__ or ''}"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1].lstrip("+~")
-        return f"{key}: there is no such key{suggest(key, _keys(compose()))}"
+        known = _keys(OmegaConf.to_container(compose()))
+        return f"{key}: there is no such key{suggest(key, known)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])
 
@@ -115,9 +115,9 @@ def suggest(name: str, known: Sequence[str]) -> str:
 def _keys(node: Any, prefix: str = "") -> list[str]:
     """Every key of a configuration, branches too, with dots."""
     keys = []
-    if isinstance(node, DictConfig):
-        for key in node:
-            keys += [f"{prefix}{key}", *_keys(node._get_node(key), f"{prefix}{key}.")]
+    if isinstance(node, dict):
+        for key, value in node.items():
+            keys += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
     return keys
 
 
@@ -153,7 +153,7 @@ def check(config: DictConfig) -> None:
     bind(config.model, Model, "model")
     bind(config.training, Settings, "training", also=("optimizer", "schedule"))
     for path, node in targets(config):
-        bind(node, locate(node._target_, path), path, partial=True)
+        bind(node, locate(node["_target_"], path), path, partial=True)
     settings(config)
     require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
     require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
@@ -177,23 +177,23 @@ def require(condition: bool, path: str, value: object, bound: str) -> None:
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Every part of a configuration that names a `_target_`, with its path."""
     if isinstance(node, ListConfig):
-        for index in range(len(node)):
-            yield from targets(node[index], f"{path}[{index}]")
-    if isinstance(node, DictConfig) and not node._is_none():
+        for index, item in enumerate(node):
+            yield from targets(item, f"{path}[{index}]")
+    if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
         for key in node:
-            yield from targets(node[key], f"{path}.{key}".lstrip("."))
+            yield from targets(node[key], f"{path}.{key!s}".lstrip("."))
 
 
-def locate(name: object, path: str) -> Callable[..., Any]:
+def locate(name: str, path: str) -> Callable[..., Any]:
     """The class or function that a `_target_` names.
 
     Raises:
         StudyError: it does not exist, or is defined outside the allowed packages.
     """
     refused = f"{path}._target_={name}: must be in {', '.join(item + '*' for item in ALLOWED)}"
-    if not isinstance(name, str) or not name.startswith(ALLOWED):
+    if not str(name).startswith(ALLOWED):
         raise StudyError(refused)
     module, _, attribute = name.rpartition(".")
     try:
@@ -202,7 +202,7 @@ def locate(name: object, path: str) -> Callable[..., Any]:
         if error.name and not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and what it imports is not
         raise StudyError(f"{path}._target_={name}: there is no module {module}") from error
-    target = getattr(found, attribute, None)
+    target: Callable[..., Any] | None = getattr(found, attribute, None)
     if target is None:
         known = [key for key, value in vars(found).items() if callable(value)]
         hint = suggest(attribute, [key for key in known if not key.startswith("_")])
@@ -264,7 +264,7 @@ def factory(node: DictConfig, path: str) -> Callable[..., Any]:
         StudyError: the target, or one inside it, is not allowed.
     """
     for place, inner in targets(node, path):
-        locate(inner._target_, place)
+        locate(inner["_target_"], place)
     made: Callable[..., Any] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     return made
 
@@ -310,7 +310,7 @@ def build_trainer(config: DictConfig, train: "Split", device: "torch.device") ->
     # what only a run knows goes to a schedule that takes it and whose YAML leaves it open
     known = {"max_lr": lr, "total_steps": num_steps, "T_max": num_steps}
     node = config.training.schedule
-    takes = inspect.signature(locate(node._target_, "training.schedule")).parameters
+    takes = inspect.signature(locate(node["_target_"], "training.schedule")).parameters
     known = {key: value for key, value in known.items() if key in takes and key not in node}
     scheduler = build(node, "training.schedule", optimizer=optimizer, **known)
     return Trainer(
@@ -325,7 +325,7 @@ def build_trainer(config: DictConfig, train: "Split", device: "torch.device") ->
     )
 
 
-def overrides() -> list[str]:
+def typed_overrides() -> list[str]:
     """What was typed behind `python run.py`, or stands for it in this job of a sweep."""
     return list(HydraConfig.get().overrides.task)
 
@@ -360,13 +360,13 @@ def settle(config: DictConfig) -> tuple[DictConfig, Path | None]:
 
 def _may_test() -> bool:
     """A sweep evaluates the test split only if its command line says so: it would pick by it."""
-    asked = any(item.lstrip("+").startswith("test=") for item in overrides())
+    asked = any(item.lstrip("+").startswith("test=") for item in typed_overrides())
     return asked or HydraConfig.get().mode != RunMode.MULTIRUN
 
 
 def _of_interrupted(folder: Path) -> DictConfig:
     """The configuration of a run that has not ended; nothing of it can be changed."""
-    others = [item for item in overrides() if not item.startswith("resume=")]
+    others = [item for item in typed_overrides() if not item.startswith("resume=")]
     if others:
         raise StudyError(f"{others[0]}: a resumed run goes on as it began; drop this")
     record = read_record(folder)
@@ -374,7 +374,7 @@ def _of_interrupted(folder: Path) -> DictConfig:
         raise StudyError(f"resume={folder}: is finished; its numbers are in {folder}/metrics.json")
     try:
         config = OmegaConf.load(folder / "config.yaml")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # whatever a YAML parser raises
         raise StudyError(f"{folder}/config.yaml: cannot be read ({error})") from error
     assert isinstance(config, DictConfig)
     return config

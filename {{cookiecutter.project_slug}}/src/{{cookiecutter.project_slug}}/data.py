@@ -88,7 +88,8 @@ class Split(Dataset[Batch]):
         self.fields = {path.stem: np.load(path, mmap_mode="r") for path in paths}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Split, (self.folder, self.name)  # a worker process opens the files, it is not sent them
+        # a worker process opens the files itself: it is not sent the data
+        return Split, (self.folder, self.name)
 
     def __len__(self) -> int:
         return len(self.fields["target"])
@@ -111,9 +112,7 @@ def batches(
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if num_workers and chunks:
         # each "item" of the loader is a whole batch: nothing is collated
-        yield from DataLoader(
-            split, sampler=chunks, batch_size=None, num_workers=num_workers  # type: ignore[arg-type]
-        )
+        yield from DataLoader(split, sampler=chunks, batch_size=None, num_workers=num_workers)
     else:
         for chunk in chunks:
             yield split[chunk]

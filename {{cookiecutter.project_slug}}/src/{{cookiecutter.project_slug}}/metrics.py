@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-IGNORED = -100  # a target with this value (padding, say) counts nowhere: not in a loss, not in a metric
+IGNORED = -100  # a target of this value (padding, say) counts nowhere: in no loss and no metric
 
 
 class Metric(Protocol):

@@ -1,5 +1,6 @@
 """What went into a run, and what came out: plain files in the run's own folder.
 
+Files:
     config.yaml     the resolved configuration: every value of the run
     record.json     commit, hashes, command, versions, hardware, status, times
     changes.patch   what stood in the work tree and in no commit, if anything did
@@ -229,7 +230,7 @@ def _processor() -> str:
     """The model of the processor; Linux alone tells it in a file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return re.findall(r"model name\s*:\s*(.*)", text)[0]
+        return str(re.findall(r"model name\s*:\s*(.*)", text)[0])
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
 

@@ -123,7 +123,7 @@ def backward(
             loss = model(**piece)["loss"]
         if num_pieces > 1:
             loss = loss * share
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach() + total
     assert isinstance(total, Tensor)
     return total
@@ -164,7 +164,7 @@ def catch_signals() -> Iterator[list[str]]:
     Python delivers no signals, the list stays empty.
     """
     received: list[str] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def note(number: int, _frame: object) -> None:
         received.append(signal.Signals(number).name)
@@ -176,8 +176,8 @@ def catch_signals() -> Iterator[list[str]]:
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
 
 class Trainer:
@@ -242,12 +242,12 @@ class Trainer:
         with (
             catch_signals() as signals,
             logging_redirect_tqdm(),
-            tqdm(total=total, initial=self.step, unit="step", disable=None, leave=False) as bar,
+            tqdm(total=total, initial=self.step, disable=None, leave=False) as progress,
         ):
             while self.step < total and ended == "epochs":
                 for batch in self._epoch(train, num_steps):
                     self.train_step(batch)
-                    bar.update()
+                    progress.update()
                     if signals:
                         self._fetch_losses()
                         self.save()
@@ -311,10 +311,10 @@ class Trainer:
         """Validates, keeps the weights if they are the best so far, and writes the history."""
         self._fetch_losses()
         result = self.evaluate(validation)
-        row = {
+        row: dict[str, float] = {
             "epoch": self.step // num_steps,
             "step": self.step,
-            "lr": self.scheduler.get_last_lr()[0],
+            "lr": float(self.scheduler.get_last_lr()[0]),
             "train_loss": self.epoch_loss / num_steps,
         }
         self.history.append(row | {f"validation_{name}": value for name, value in result.items()})
