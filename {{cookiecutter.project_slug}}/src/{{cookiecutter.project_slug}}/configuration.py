@@ -17,11 +17,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -95,6 +95,8 @@ def explain(error: BaseException) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if error.options:
             return f"{group}={option}: there is no such option{suggest(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as KEY=VALUE; quote it for the shell: '{error.override}'"
     text = f"{error}\n{error.__cause__ or ''}"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1].lstrip("+~")
@@ -106,7 +108,7 @@ def explain(error: BaseException) -> str:
 
 def suggest(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: the nearest one, or all if they are few."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; there are: {', '.join(sorted(known))}" if len(known) <= 12 else ""
@@ -150,6 +152,8 @@ def check(config: DictConfig) -> None:
     bind(config, Knobs, "")
     for key in ("data", "model", "training", "metrics"):
         require(isinstance(config[key], DictConfig), key, config[key], "a group of keys")
+    for key in ("model.network", "training.optimizer", "training.schedule"):
+        require("_target_" in (OmegaConf.select(config, key) or {}), key, None, "given a _target_")
     bind(config.model, Model, "model")
     bind(config.training, Settings, "training", also=("optimizer", "schedule"))
     for path, node in targets(config):
@@ -246,6 +250,8 @@ def bind(
 
 def convert(value: Any, hint: Any, path: str) -> Any:
     """A value as its annotation says; what OmegaConf has no type for passes as it is."""
+    if get_origin(hint) is Sequence:
+        hint = list[get_args(hint)]  # type: ignore[misc]  # the one sequence that OmegaConf knows
     try:
         schema = OmegaConf.structured(make_dataclass("Argument", [("value", hint)]))
     except (OmegaConfBaseException, TypeError, ValueError):

@@ -1,0 +1,116 @@
+"""Refuses an answer that would break the study, before anything of the study is written."""
+
+import json
+import keyword
+import re
+import sys
+import unicodedata
+
+# JSON in a raw string: whatever an answer holds, its quotes are escaped, and it stays data.
+ANSWERS = r"""
+{
+    "project_name": {{ cookiecutter.project_name | tojson }},
+    "project_slug": {{ cookiecutter.project_slug | tojson }},
+    "description": {{ cookiecutter.description | tojson }},
+    "author": {{ cookiecutter.author | tojson }}
+}
+"""
+EXAMPLES = {
+    "project_name": "My Study",
+    "description": "How small a network still reads handwritten digits?",
+    "author": "Your Name",
+}
+# No underscore at the end and none doubled: the build backend looks for the package without them.
+SLUG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+# What no TOML or YAML string may hold: control characters, line separators, lone surrogates.
+CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
+QUOTES = r"""/\\'"`"""
+
+# The names that the study's environment holds, as imports and as packages: equals hide each other.
+DEPENDENCIES = """
+    aiohappyeyeballs aiohttp aiohttp_retry aiosignal amqp annotated_types antlr4
+    antlr4_python3_runtime appdirs ast_serialize astroid asyncssh atpublic attr attrs billiard black
+    blackd blib2to3 celery certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins
+    click_repl cloudpickle colorama configobj contourpy cryptography cuda cuda_bindings
+    cuda_pathfinder cuda_toolkit cycler dateutil dictdiffer dill diskcache distlib distro dotenv
+    dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task
+    entrypoints filelock flatten_dict flufl flufl_lock fonttools frozenlist fsspec functorch funcy
+    git gitdb gitpython grandalf grimp gto hydra hydra_core hydra_joblib_launcher hydra_plugins
+    identify idna import_linter importlinter iniconfig isort isympy iterative_telemetry jinja2
+    joblib kiwisolver kombu librt markdown_it markdown_it_py markupsafe matplotlib mccabe mdurl
+    mpl_toolkits mpmath multidict mypy mypy_extensions mypyc networkx nodeenv numpy nvidia omegaconf
+    orjson packaging pathspec pil pillow pip pkg_resources platformdirs pluggy pre_commit
+    prompt_toolkit propcache psutil public py pycparser pydantic pydantic_core pydantic_settings
+    pydevd_plugins pydot pygit2 pygments pygtrie pylab pylint pyparsing pytest python_dateutil
+    python_discovery python_dotenv pytokens pyyaml requests rich ruamel ruamel_yaml scipy scmrepo
+    semver setuptools shortuuid shtab smmap sqltrie sympy tabulate tomlkit torch torchgen tqdm
+    triton typing_extensions typing_inspection tzdata tzlocal urllib3 uv uv_build validate vine
+    virtualenv voluptuous wcwidth wheel yaml yarl zc zc_lockfile
+""".split()
+# Files and folders of the study and of its tools; a script there would import itself.
+STUDY = """
+    build compare conf conftest data demo dist dockerfile docs dvc env license makefile multirun
+    notebooks outputs predict prepare pyproject readme report reproduce requirements results run
+    runs setup src stages tests venv
+""".split()
+# What Python takes for itself on one of 3.11 to 3.13 only, or without listing it.
+UNLISTED_PYTHON = """
+    aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
+    nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib test type uu xdrlib
+""".split()
+RESERVED = {
+    "is a keyword of Python": [*keyword.kwlist, *keyword.softkwlist],
+    "is a name that Python itself uses": [*sys.stdlib_module_names, *UNLISTED_PYTHON],
+    "is a package that the study uses": DEPENDENCIES,
+    "is a file or a folder of the study": STUDY,
+    "is no name in YAML but a value": "false inf n nan no none null off on true y yes".split(),
+}
+
+
+def fault_of_slug(slug: str) -> str:
+    """Returns why the study's package cannot be called so, or nothing."""
+    if not SLUG.fullmatch(slug):
+        return "is no lowercase name (a-z, then 0-9 too, and single underscores between)"
+    return next((reason for reason, names in RESERVED.items() if slug in names), "")
+
+
+def fault_of_text(key: str, text: str) -> str:
+    """Returns why the line cannot stand in TOML, YAML and Markdown, or nothing."""
+    if not text.strip():
+        return "is blank"
+    if re.search(f"[{CONTROL}]", text):
+        return "holds a line break or another control character"
+    if key == "project_name" and re.search(f"[{QUOTES}]", text):
+        return "holds a quote, a slash or a backslash"
+    if key == "project_name" and text != text.strip():
+        return "begins or ends with a space"
+    return ""
+
+
+def valid_slug(answer: str) -> str:
+    """Returns the valid slug that comes nearest to the answer."""
+    plain = unicodedata.normalize("NFKD", answer).encode("ascii", "ignore").decode().lower()
+    plain = re.sub("[^a-z0-9]+", "_", plain).strip("_").lstrip("0123456789_")
+    names = (plain, f"{plain}_study", "my_study")
+    return next(name for name in names if not fault_of_slug(name))
+
+
+def valid_text(key: str, answer: str) -> str:
+    """Returns the valid line that comes nearest to the answer."""
+    unfit = f"[{CONTROL}{QUOTES if key == 'project_name' else ''}]"
+    return " ".join(re.sub(unfit, " ", answer).split()) or EXAMPLES[key]
+
+
+def complaint(answers: dict[str, str]) -> str:
+    """Returns one line about the first answer that will not do, or nothing."""
+    for key, answer in answers.items():
+        slug = key == "project_slug"
+        fault = fault_of_slug(answer) if slug else fault_of_text(key, answer)
+        if fault:
+            better = valid_slug(answer) if slug else valid_text(key, answer)
+            return f"{key} {answer!r} {fault}; this would do: {better}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(complaint(json.loads(ANSWERS)) or None)
