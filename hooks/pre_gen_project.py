@@ -22,6 +22,7 @@ EXAMPLES = {
 }
 # No underscore at the end and none doubled: the build backend looks for the package without them.
 SLUG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+MAX_SLUG = 40  # so that no line of the study grows too long
 # What no TOML or YAML string may hold: control characters, line separators, lone surrogates.
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 QUOTES = r"""/\\'"`"""
@@ -71,6 +72,8 @@ def fault_of_slug(slug: str) -> str:
     """Returns why the study's package cannot be called so, or nothing."""
     if not SLUG.fullmatch(slug):
         return "is no lowercase name (a-z, then 0-9 too, and single underscores between)"
+    if len(slug) > MAX_SLUG:
+        return f"is longer than {MAX_SLUG} letters"
     return next((reason for reason, names in RESERVED.items() if slug in names), "")
 
 
@@ -91,7 +94,7 @@ def valid_slug(answer: str) -> str:
     """Returns the valid slug that comes nearest to the answer."""
     plain = unicodedata.normalize("NFKD", answer).encode("ascii", "ignore").decode().lower()
     plain = re.sub("[^a-z0-9]+", "_", plain).strip("_").lstrip("0123456789_")
-    names = (plain, f"{plain}_study", "my_study")
+    names = (plain, f"{plain}_study", plain[:MAX_SLUG].strip("_"), "my_study")
     return next(name for name in names if not fault_of_slug(name))
 
 

@@ -21,8 +21,13 @@ Fields = dict[str, np.ndarray]  # name to values, an instance a row
 
 @configuration.entrypoint
 def main(config: DictConfig) -> None:
+    """Makes the splits that `config.data` describes."""
+    prepare(config.data)
+
+
+def prepare(config: DictConfig) -> None:
     """Read, drop duplicates, draw the splits, write."""
-    settings = config.data.prepare
+    settings = config.prepare
     check_fractions(settings.validation_fraction, settings.test_fraction)
     fields: Fields = configuration.build(settings.read, "data.prepare.read")
     keys = hash_rows(fields)
@@ -37,19 +42,18 @@ def main(config: DictConfig) -> None:
     )
     parameters = OmegaConf.to_container(settings, resolve=True)
     facts = {"parameters": parameters, "duplicates_dropped": len(keys) - len(kept)}
-    write_prepared(Path(config.data.folder), fields, splits, facts)
+    write_prepared(Path(config.folder), fields, splits, facts)
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
-    log.info("%s: %s; %d duplicates dropped", config.data.folder, sizes, len(keys) - len(kept))
+    log.info("%s: %s; %d duplicates dropped", config.folder, sizes, len(keys) - len(kept))
 
 
 def check_fractions(validation: float, test: float) -> None:
     """Refuses fractions that leave a split without an instance."""
     for name, value in {"validation": validation, "test": test}.items():
-        if isinstance(value, (str, bool)) or not 0 < value < 1 or not 0 < validation + test < 1:
-            raise StudyError(
-                f"data.prepare.{name}_fraction={value}: must be between 0 and 1, and leave "
-                "something to train on"
-            )
+        if isinstance(value, (str, bool)) or not 0 < value < 1:
+            raise StudyError(f"data.prepare.{name}_fraction={value}: must be between 0 and 1")
+    if validation + test >= 1:
+        raise StudyError(f"data.prepare.test_fraction={test}: leaves nothing to train on")
 
 
 def hash_rows(fields: Fields) -> list[str]:

@@ -237,35 +237,37 @@ class Trainer:
         total = self.settings.num_epochs * num_steps
         minutes = self.settings.max_minutes
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        ended = "epochs"
+        ended = ""
         self._saved = time.monotonic()
         with (
             catch_signals() as signals,
             logging_redirect_tqdm(),
             tqdm(total=total, initial=self.step, disable=None, leave=False) as progress,
         ):
-            while self.step < total and ended == "epochs":
+            while not ended:
                 for batch in self._epoch(train, num_steps):
                     self.train_step(batch)
                     progress.update()
+                    self._save_when_due(now=bool(signals))
                     if signals:
-                        self._fetch_losses()
-                        self.save()
                         raise Interrupted(f"{signals[0]} after step {self.step}")
-                    if self.step % num_steps == 0:
-                        self._end_epoch(validation, num_steps)
-                    self._save_when_due()
                     if time.monotonic() > deadline:
                         ended = "time budget"
                         break
+                # also true of a run that was stopped between an epoch's last step and its end
+                if self.step == (len(self.history) + 1) * num_steps:
+                    self._end_epoch(validation, num_steps)
                 if self.out_of_patience():
                     ended = "patience"
+                if self.step == total:
+                    ended = "epochs"
         self._finish()
         return ended
 
     def _epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
         """The batches of the epoch that is under way, from the step that comes next."""
-        epoch, done = divmod(self.step, num_steps)
+        epoch = len(self.history)
+        done = self.step - epoch * num_steps
         size = self.settings.batch_size
         order = permutation(len(train), seed=self.seed, epoch=epoch)  # type: ignore[arg-type]
         workers = self.settings.num_workers
@@ -358,18 +360,16 @@ class Trainer:
             return False
         return len(self.history) - int(self.best_row()["epoch"]) >= self.settings.patience
 
-    def _save_when_due(self) -> None:
-        """A checkpoint every so many steps, and every so many minutes."""
+    def _save_when_due(self, *, now: bool) -> None:
+        """A checkpoint every so many steps, every so many minutes, and when it is time to go."""
         steps, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
-        if (steps is not None and self.step % steps == 0) or (
-            minutes is not None and time.monotonic() - self._saved >= 60 * minutes
-        ):
-            self._fetch_losses()
+        now |= steps is not None and self.step % steps == 0
+        now |= minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+        if now:
             self.save()
 
     def _finish(self) -> None:
         """Writes `last.pt` and `best.pt`, and loads the best weights into the model."""
-        self._fetch_losses()
         self.save()
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
@@ -379,6 +379,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes `last.pt`: everything that `load` needs to go on, bit for bit."""
+        self._fetch_losses()  # weights that are behind a loss that is not finite are never saved
         self._saved = time.monotonic()
         if self.folder is None:
             return

@@ -1,0 +1,215 @@
+"""Training: deterministic, resumable to the bit, and equal to a loop of ten lines."""
+
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose, identical
+
+from {{ cookiecutter.project_slug }} import (
+    StudyError,
+    configuration,
+    data,
+    reproducibility,
+    training,
+)
+
+CPU = torch.device("cpu")
+FAST = ("training.num_epochs=4", "training.batch_size=8")  # 4 steps an epoch, the last one smaller
+
+
+@pytest.fixture(name="splits")
+def _splits(tiny: Path) -> tuple[data.Split, data.Split]:
+    return data.Split(tiny, "train"), data.Split(tiny, "validation")
+
+
+class Study:
+    """Makes trainers on the tiny data."""
+
+    def __init__(self, compose: Compose, splits: tuple[data.Split, data.Split]) -> None:
+        self.compose, self.splits = compose, splits
+
+    def trainer(self, *overrides: str, folder: Path | None = None) -> training.Trainer:
+        """A trainer as run.py makes it."""
+        config = self.compose(*FAST, *overrides)
+        reproducibility.seed_everything(config.seed)
+        trainer = configuration.build_trainer(config, self.splits[0], CPU)
+        trainer.folder = folder
+        return trainer
+
+    def fitted(self, *overrides: str, folder: Path | None = None) -> training.Trainer:
+        """The same, behind its last step."""
+        trainer = self.trainer(*overrides, folder=folder)
+        trainer.fit(*self.splits)
+        return trainer
+
+
+@pytest.fixture(name="study")
+def _study(compose: Compose, splits: tuple[data.Split, data.Split]) -> Study:
+    return Study(compose, splits)
+
+
+def state(trainer: training.Trainer) -> dict[str, object]:
+    """Everything that a run leaves."""
+    return {
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "history": trainer.history,
+        "best": trainer.best_weights,
+        "step": trainer.step,
+    }
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(study: Study) -> None:
+    first = state(study.fitted())
+    torch.rand(7)  # whatever was drawn before is of no account
+    assert identical(first, state(study.fitted()))
+    assert not identical(first, state(study.fitted("seed=1")))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [1, 4, 6, 15])
+def test_resumed_run_equals_uninterrupted_run(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, workers: int
+) -> None:
+    knobs = (
+        "model.network.dropout=0.5",
+        "training.num_accumulation_steps=2",
+        "training.max_gradient_norm=1.0",
+        f"training.num_workers={workers}",
+        "data.augmentation={_target_: {{ cookiecutter.project_slug }}.data.RandomShift, max_shift: 1}",
+    )
+    whole = study.fitted(*knobs)
+    stopped = study.trainer(*knobs, folder=tmp_path)
+    train_step = stopped.train_step
+
+    def train_step_and_signal(batch: data.Batch) -> None:
+        train_step(batch)
+        if stopped.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(stopped, "train_step", train_step_and_signal)
+    with pytest.raises(training.Interrupted, match=f"SIGTERM after step {step}"):
+        stopped.fit(*study.splits)
+    resumed = study.trainer(*knobs)
+    resumed.load(tmp_path / "last.pt")
+    assert resumed.step == step
+    resumed.fit(*study.splits)
+    assert identical(state(whole), state(resumed))
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_fit_equals_a_reference_loop(study: Study, schedule: str, tmp_path: Path) -> None:
+    study.fitted(f"training/schedule={schedule}", folder=tmp_path)
+    trained = training.load_weights(tmp_path / "last.pt")
+    reference = study.trainer(f"training/schedule={schedule}")  # only for its untouched parts
+    model, optimizer, scheduler = reference.model, reference.optimizer, reference.scheduler
+    train = study.splits[0]
+    for epoch in range(4):
+        order = reproducibility.permutation(len(train), seed=0, epoch=epoch)
+        for number, start in enumerate(range(0, len(train), 8)):
+            reproducibility.seed_step(0, 4 * epoch + number, CPU)
+            optimizer.zero_grad()
+            model.train()(**train[order[start : start + 8]])["loss"].backward()
+            optimizer.step()
+            scheduler.step()
+    assert trained["step"] == 16
+    assert identical(trained["model"], model.state_dict())
+    assert identical(trained["optimizer"], optimizer.state_dict())
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    study: Study, splits: tuple[data.Split, data.Split]
+) -> None:
+    gradients = []
+    for pieces in (1, 3):
+        model = study.trainer("model=linear").model
+        loss = training.backward(model, splits[0][range(8)], device=CPU, num_pieces=pieces)
+        gradients.append([loss, *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(*gradients)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(study: Study) -> None:
+    trainer = study.trainer()
+    results = [
+        training.evaluate(
+            trainer.model, study.splits[0], metrics=trainer.metrics, batch_size=size, device=CPU
+        )
+        for size in (7, 30)
+    ]
+    assert results[0] == pytest.approx(results[1])
+    assert 0 <= results[0]["accuracy"] <= 1
+
+
+def test_evaluation_is_in_evaluation_mode_and_changes_nothing(study: Study) -> None:
+    trainer = study.trainer("model.network.dropout=0.9")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert trainer.evaluate(study.splits[1]) == trainer.evaluate(study.splits[1])
+    assert identical(before, dict(trainer.model.state_dict()))
+    assert trainer.model.training
+
+
+def test_the_best_epoch_on_validation_is_kept(study: Study, tmp_path: Path) -> None:
+    trainer = study.fitted("model.lr=0.05", "training.num_epochs=8", folder=tmp_path)
+    best = max(trainer.history, key=lambda row: row["validation_accuracy"])
+    assert trainer.evaluate(study.splits[1])["accuracy"] == best["validation_accuracy"]
+    weights = training.load_weights(tmp_path / "best.pt")
+    assert identical(weights, dict(trainer.model.state_dict()))
+
+
+def test_patience_ends_training_that_gets_no_better(study: Study) -> None:
+    trainer = study.trainer("model.lr=1.0e-12", "training.patience=2", "training.num_epochs=9")
+    assert trainer.fit(*study.splits) == "patience"
+    assert len(trainer.history) == 3
+
+
+def test_the_time_budget_stops_cleanly_and_can_be_resumed(study: Study, tmp_path: Path) -> None:
+    trainer = study.trainer("training.max_minutes=1.0e-9", folder=tmp_path)
+    assert trainer.fit(*study.splits) == "time budget"
+    assert trainer.step == 1 and (tmp_path / "best.pt").exists()
+    resumed = study.trainer(folder=tmp_path)
+    resumed.load(tmp_path / "last.pt")
+    assert resumed.fit(*study.splits) == "epochs"
+    assert identical(state(resumed), state(study.fitted()))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(study: Study) -> None:
+    trainer = study.trainer("model.lr=1.0e30", "training/schedule=constant", "model=linear")
+    with pytest.raises(training.NonFiniteLoss, match=r"the loss is (inf|nan) at step [2-4]:"):
+        trainer.fit(*study.splits)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(study: Study, tmp_path: Path) -> None:
+    study.fitted(folder=tmp_path)
+    path = tmp_path / "last.pt"
+    content = path.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"x" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(StudyError, match="last.pt: not a readable checkpoint") as caught:
+            study.trainer().load(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match="is not a checkpoint of this model"):
+        study.trainer("model=linear").load(path)
+
+
+def test_a_checkpoint_cannot_hold_code(tmp_path: Path) -> None:
+    torch.save({"model": math.sqrt}, tmp_path / "last.pt")
+    with pytest.raises(StudyError, match="not a readable checkpoint"):
+        training.load_weights(tmp_path / "last.pt")
+
+
+def test_weights_have_the_same_bytes_each_time(study: Study, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        study.fitted(folder=tmp_path / name)
+    for name in ("best.pt", "history.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("knob", ["training.precision=bfloat16", "training.num_workers=1"])
+def test_switches_train(study: Study, knob: str) -> None:
+    assert math.isfinite(study.fitted(knob, "model=cnn").history[-1]["train_loss"])
