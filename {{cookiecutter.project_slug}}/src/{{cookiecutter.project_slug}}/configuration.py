@@ -96,12 +96,11 @@ def explain(error: BaseException) -> str:
         if error.options:
             return f"{group}={option}: there is no such option{suggest(option, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as KEY=VALUE; quote it for the shell: '{error.override}'"
+        return f"{error.override}: cannot be read as KEY=VALUE; quotes may help: '{error.override}'"
     text = f"{error}\n{error.__cause__ or ''}"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1].lstrip("+~")
-        known = _keys(OmegaConf.to_container(compose()))
-        return f"{key}: there is no such key{suggest(key, known)}"
+        return f"{key}: there is no such key{suggest(key, _known_keys())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])
 
@@ -112,6 +111,16 @@ def suggest(name: str, known: Sequence[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; there are: {', '.join(sorted(known))}" if len(known) <= 12 else ""
+
+
+def _known_keys() -> list[str]:
+    """The keys of the options that were typed, such as model=linear."""
+    options = []
+    for item in sys.argv[1:]:
+        key, _, value = item.partition("=")
+        if (ROOT / "conf" / key).is_dir():
+            options.append(f"{key}={value.partition(',')[0]}")
+    return _keys(OmegaConf.to_container(compose(options)))
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

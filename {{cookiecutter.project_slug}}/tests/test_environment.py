@@ -1,0 +1,76 @@
+"""What is imported is declared, what is declared is locked, and who may import whom."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.project_slug }} import configuration
+
+ROOT = configuration.ROOT
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+OWN = {path.stem for path in [*ROOT.glob("**/stages/*.py"), *ROOT.glob("tests/*.py")]} | {"run"}
+
+
+def canonical(requirement: str) -> str:
+    """The name of a requirement, as the lock spells it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s<>=!~;\[]", requirement)[0]).lower()
+
+
+LOCKED = {canonical(line) for line in LOCK.splitlines() if line[:1].isalnum()}
+RUNTIME = {canonical(item) for item in PROJECT["project"]["dependencies"]}
+GROUPS = {
+    canonical(item)
+    for group in PROJECT["dependency-groups"].values()
+    for item in group
+    if isinstance(item, str)
+}
+
+
+def imports(paths: Iterator[Path]) -> set[str]:
+    """The packages, of others, that some files import."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module or "")
+    packages = {name.partition(".")[0] for name in names}
+    return packages - sys.stdlib_module_names - OWN - {PROJECT["project"]["name"]}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "declared"), [("run.py", RUNTIME), ("src/**/*.py", RUNTIME), ("*/*.py", None)]
+)
+def test_what_is_imported_is_declared(pattern: str, declared: set[str] | None) -> None:
+    owners = metadata.packages_distributions()
+    for package in imports(ROOT.glob(pattern)):
+        names = {canonical(name) for name in owners[package]}
+        assert names & (declared if declared is not None else RUNTIME | GROUPS), package
+
+
+def test_what_is_declared_is_locked_with_a_hash_and_no_address() -> None:
+    assert (RUNTIME | GROUPS) - LOCKED == {"torch"}  # pinned in pyproject.toml
+    assert "torch==" in " ".join(PROJECT["project"]["dependencies"])
+    entries = re.split(r"\n(?=\w)", LOCK.strip())
+    assert all(re.search(r"==\S+.*--hash=sha256:", entry, re.S) for entry in entries)
+    assert "://" not in LOCK and not re.search(r"^(nvidia|cuda|triton)", LOCK, re.M)
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK, re.M))
+    for item in metadata.distributions():
+        name = canonical(item.metadata["Name"])
+        assert locked.get(name, item.version) == item.version, f"{name}: type make env"
+
+
+def test_the_library_is_plain_pytorch() -> None:
+    subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, check=True)

@@ -1,0 +1,151 @@
+"""`python run.py` as a user types it, in processes of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Compose
+from omegaconf import OmegaConf
+
+from {{ cookiecutter.project_slug }} import (
+    StudyError,
+    configuration,
+    data,
+    records,
+    training,
+)
+
+RUN = configuration.ROOT / "run.py"
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+MISTAKES = {
+    "model.lr=-1": "model.lr=-1.0: must be above 0",
+    "training.num_epoch=3": "training.num_epoch: .* did you mean training.num_epochs?",
+    "model.network.depth=3": "model.network.depth: there is no such key",
+    "model=mpl": "model=mpl: there is no such option; did you mean mlp?",
+    "data.folder=nowhere": "nowhere: no prepared data; type: dvc repro prepare",
+    "run_dir=occupied": "run_dir=occupied: holds other files",
+    "resume=nowhere": ".*: a resumed run goes on as it began",
+    "seed=${nowhere}": "Interpolation key 'nowhere' not found",
+}
+
+
+@pytest.fixture(name="command", scope="module")
+def _command(tiny: Path) -> list[str]:
+    """`python run.py` on the tiny data, briefly."""
+    paths = [f"data.prepare.read.path={TINY}", f"data.folder={tiny}"]
+    knobs = ["device=cpu", "training.num_epochs=2", "model=linear", "num_threads=1"]
+    return [sys.executable, str(RUN), *paths, *knobs]
+
+
+@pytest.fixture(name="typed")
+def _typed(command: list[str], tmp_path: Path) -> Typed:
+    def typed(*overrides: str, sweep: bool = False) -> subprocess.CompletedProcess[str]:
+        words = [*command[:2], *(["-m"] if sweep else []), *command[2:], *overrides]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return typed
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_leaves_nothing_behind(
+    mistake: str, typed: Typed, tmp_path: Path
+) -> None:
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.tex").touch()
+    answer = typed(mistake)
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert re.fullmatch(rf"error: .*{MISTAKES[mistake]}.*\n", answer.stderr), answer.stderr
+    assert {path.name for path in tmp_path.rglob("*")} == {"occupied", "thesis.tex"}
+
+
+def test_verbose_shows_the_traceback(typed: Typed) -> None:
+    answer = typed("model.lr=", "hydra.verbose=true")
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+    assert answer.stderr.endswith("error: model.lr=: must be of type float\n")
+
+
+def test_help_and_config_do_without_torch(typed: Typed) -> None:
+    for flag in (["--help"], ["--cfg", "job"]):
+        words = [sys.executable, "-X", "importtime", str(RUN), *flag]
+        answer = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert "hydra" in answer.stderr and not re.search(r"\| +torch$", answer.stderr, re.M)
+    assert typed("--hlep").returncode == 2
+
+
+def test_a_run_leaves_a_full_record(typed: Typed, tmp_path: Path) -> None:
+    answer = typed("test=true", "run_dir=mine")
+    assert answer.returncode == 0, answer.stderr
+    folder = tmp_path / "mine"
+    assert {path.name for path in folder.iterdir()} - {"changes.patch"} == {
+        *("best.pt", "last.pt", "config.yaml", "history.csv", "metrics.json", "record.json"),
+        "run.log",
+    }
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished" and record["ended_by"] == "epochs"
+    assert record["command"].startswith("python run.py") and "run_dir=mine" in record["command"]
+    assert {"code", "data", "lock"} == set(record["hashes"])
+    assert {"git", "python", "packages", "hardware", "started", "ended"} <= set(record)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == {"validation", "test"} and set(metrics["test"]) == {"loss", "accuracy"}
+    assert len((folder / "history.csv").read_text().splitlines()) == 3
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.training.num_epochs == 2 and config.model.network.num_classes == 10
+
+
+def test_a_folder_that_holds_another_run_is_replaced_only_by_force(tmp_path: Path) -> None:
+    folder = records.take_folder(str(tmp_path / "mine"), [], force=False)
+    (folder / "best.pt").touch()
+    with pytest.raises(StudyError, match="holds another run; name another folder, or add force"):
+        records.take_folder(str(folder), [], force=False)
+    assert (folder / "best.pt").exists()
+    records.take_folder(str(folder), [], force=True)
+    assert [path.name for path in folder.iterdir()] == ["record.json"]
+
+
+def test_a_sweep_outlives_a_failed_job_and_leaves_the_test_split_alone(
+    typed: Typed, tmp_path: Path
+) -> None:
+    knobs = ("experiment=linear", "training/schedule=constant", "training.batch_size=8")
+    answer = typed(*knobs, "model.lr=1.0e+30,0.01", sweep=True)
+    assert answer.returncode == 1
+    assert "error: the loss is" in answer.stderr and "Traceback" not in answer.stderr
+    records_ = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json")]
+    assert sorted(record["status"] for record in records_) == ["failed", "finished"]
+    failed = next(record for record in records_ if record["status"] == "failed")
+    assert failed["error"].startswith("NonFiniteLoss: the loss is")
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/metrics.json")]
+    assert [set(result) for result in results] == [{"validation"}]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_and_resumed_run_equals_fit_without_a_break(
+    command: list[str], tmp_path: Path, tiny: Path, compose: Compose
+) -> None:
+    knobs = ["model=mlp", "training.checkpoint_steps=1", "training.num_epochs=60"]
+    config = compose(*knobs)
+    train, validation = data.Split(tiny, "train"), data.Split(tiny, "validation")
+    trainer = configuration.build_trainer(config, train, torch.device("cpu"))
+    trainer.folder = tmp_path
+    trainer.fit(train, validation)
+
+    killed = tmp_path / "killed"
+    words = [*command, *knobs, "run_dir=killed"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch 5 "))
+        process.kill()
+    assert json.loads((killed / "record.json").read_text())["status"] == "running"
+    assert training.load_weights(killed / "last.pt")["step"] < 60
+    subprocess.run([*command[:2], "resume=killed"], cwd=tmp_path, check=True)
+    for name in ("best.pt", "history.csv"):
+        assert (tmp_path / name).read_bytes() == (killed / name).read_bytes(), name
+    record = json.loads((killed / "record.json").read_text())
+    assert record["status"] == "finished" and len(record["resumed"]) == 1
