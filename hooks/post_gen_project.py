@@ -36,14 +36,19 @@ def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
     )
 
 
+def ignores(repository: Path, folder: Path) -> bool:
+    """Whether a repository ignores a folder, so that what is in it is no part of it."""
+    return not git("-C", str(repository), "check-ignore", "-q", str(folder), check=False).returncode
+
+
 def commit_all() -> str:
     """Commits the whole study to a repository of its own, or returns why it did not."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if os.path.lexists(folder / ".git"):
-            return f"{folder} is a repository already, and is left as it is"
     if not shutil.which("git"):
         return "git is not installed, so a run cannot record the commit that it came from"
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if os.path.lexists(folder / ".git") and not ignores(folder, here):
+            return f"{folder} is a repository already, and is left as it is"
     git("init")
     branch = git("config", "init.defaultBranch", check=False).stdout.strip() or "main"
     git("symbolic-ref", "HEAD", f"refs/heads/{branch}")

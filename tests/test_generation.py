@@ -429,6 +429,13 @@ def test_inside_another_repository_git_is_left_alone(bake, capfd, tmp_path):
     assert git("ls-files", cwd=tmp_path) == ""
 
 
+def test_in_a_folder_that_another_repository_ignores_the_study_has_its_own(bake, tmp_path):
+    git("init", cwd=tmp_path)
+    (tmp_path / ".gitignore").write_text("*\n")
+    study = bake().project_path
+    assert git("log", "--format=%s", cwd=study) == "Begin the study\n"
+
+
 def test_a_study_generated_again_keeps_its_history(tmp_path):
     study = tmp_path / "my_study"
     assert cookiecutter(tmp_path).returncode == 0

@@ -85,7 +85,8 @@ class Split(Dataset[Batch]):
         paths = sorted((Path(folder) / name).glob("*.npy"))
         if not paths:
             raise StudyError(f"{folder}/{name}: no prepared data; type: dvc repro prepare")
-        self.fields = {path.stem: np.load(path, mmap_mode="r") for path in paths}
+        # asarray: still the map, without the 10 us that indexing a np.memmap adds
+        self.fields = {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in paths}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a worker process opens the files itself: it is not sent the data

@@ -8,7 +8,6 @@ conf/config.yaml.
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 IGNORED = -100  # a target of this value (padding, say) counts nowhere: in no loss and no metric
@@ -61,11 +60,9 @@ class Accuracy:
 
     def update(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
         """Takes in `outputs["logits"]` [..., num_classes] and `batch["target"]` [...]."""
-        predicted: Tensor = outputs["logits"].argmax(dim=-1)
-        target = batch["target"]
-        counted = target != IGNORED
-        self.correct += int(torch.logical_and(predicted == target, counted).sum())
-        self.count += int(counted.sum())
+        target = batch["target"]  # no largest logit is at an IGNORED index, which is negative
+        self.correct += int((outputs["logits"].argmax(dim=-1) == target).sum())
+        self.count += num_targets(target)
 
     def compute(self) -> float:
         """The share; nan before the first target."""

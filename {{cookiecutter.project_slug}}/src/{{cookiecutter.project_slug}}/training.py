@@ -114,7 +114,7 @@ def backward(
     Returns:
         That loss: a detached scalar, on the device.
     """
-    total: Tensor | float = 0.0
+    total: Tensor | None = None
     for piece, share in split_batch(batch, num_pieces):
         piece = to_device(piece, device)
         if augmentation is not None:
@@ -124,8 +124,8 @@ def backward(
         if num_pieces > 1:
             loss = loss * share
         loss.backward()  # type: ignore[no-untyped-call]
-        total = loss.detach() + total
-    assert isinstance(total, Tensor)
+        total = loss.detach() if total is None else total + loss.detach()
+    assert total is not None
     return total
 
 
@@ -245,6 +245,7 @@ class Trainer:
             tqdm(total=total, initial=self.step, disable=None, leave=False) as progress,
         ):
             while not ended:
+                self.model.train()
                 for batch in self._epoch(train, num_steps):
                     self.train_step(batch)
                     progress.update()
@@ -276,7 +277,6 @@ class Trainer:
     def train_step(self, batch: Batch) -> None:
         """One optimizer step: a function of the weights, the batch, the seed and the step."""
         seed_step(self.seed, self.step, self.device)
-        self.model.train()
         self.optimizer.zero_grad()
         loss = backward(
             self.forward,

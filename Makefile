@@ -1,0 +1,39 @@
+# make study: a study, from nothing to its results. make test: does the template keep its promises?
+PYTHON ?= python3
+PY := .venv/bin/python
+UV = $(shell command -v uv || echo .venv/bin/uv)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_COMPILE_BYTECODE ?= 1
+STUDY := build/my_study
+
+.PHONY: study test lint bench lock
+.venv/bin/cookiecutter: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	"make: $(PYTHON) is %d.%d; name one from 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv .venv
+	command -v uv >/dev/null || $(PY) -m pip install --quiet uv
+	$(UV) pip install --quiet --python $(PY) --requirements requirements.lock
+	touch $@
+
+study: .venv/bin/cookiecutter  ## a study in build/, its environment, its results
+	rm -rf $(STUDY)
+	.venv/bin/cookiecutter --no-input --output-dir build .
+	$(MAKE) -C $(STUDY) repro
+	cat $(STUDY)/results/table.md
+
+test: .venv/bin/cookiecutter
+	$(PY) -m pytest
+
+lint: .venv/bin/cookiecutter
+	$(PY) -m black --check .
+	$(PY) -m pylint hooks tests benchmarks
+	$(PY) -m mypy
+
+bench: .venv/bin/cookiecutter  ## ratios, each measured in one run on the same work
+	test -d $(STUDY)/data/prepared || $(MAKE) study
+	$(STUDY)/.venv/bin/python benchmarks/throughput.py
+	$(PY) benchmarks/commands.py
+
+lock:  ## renew requirements.lock, of the template's own tools
+	$(UV) pip compile pyproject.toml --group dev --upgrade --universal --fork-strategy fewest --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
