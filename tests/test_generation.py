@@ -277,7 +277,7 @@ def test_no_module_of_a_supported_python_can_be_a_slug(version, pythons):
         ("Ünïcode & Friends", "unicode_friends"),
         ("3D shapes", "d_shapes"),
         ("🙂", "my_study"),
-        ("long name " * 40, "long_name_long_name_long_name_long_name_long_name"),
+        ("long name " * 40, "long_name_long_name_long_name_long_name"),
     ],
 )
 def test_the_slug_offered_for_a_name_is_a_valid_one(name, slug, bake):
@@ -433,7 +433,7 @@ def test_in_a_folder_that_another_repository_ignores_the_study_has_its_own(bake,
     git("init", cwd=tmp_path)
     (tmp_path / ".gitignore").write_text("*\n")
     study = bake().project_path
-    assert git("log", "--format=%s", cwd=study) == "Begin the study\n"
+    assert git("log", "--format=%s", cwd=study) == "Begin the study"
 
 
 def test_a_study_generated_again_keeps_its_history(tmp_path):

@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 @configuration.entrypoint
 def main(config: DictConfig) -> float:
     """Compose, seed, data, model, train, evaluate, record; returns the best validation value."""
-    # torch takes seconds to import: --help, --cfg and tab completion do without
+    config, resume = configuration.settle(config)
+    # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without
     from {{ cookiecutter.project_slug }} import data, reproducibility
 
-    config, resume = configuration.settle(config)
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
     reproducibility.seed_everything(config.seed)

@@ -9,7 +9,12 @@ from conftest import Compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from {{ cookiecutter.project_slug }} import StudyError, configuration, data, reproducibility
+from {{ cookiecutter.project_slug }} import (
+    StudyError,
+    configuration,
+    data,
+    reproducibility,
+)
 
 CONF = configuration.ROOT / "conf"
 

@@ -29,7 +29,6 @@ MISTAKES = {
     "model.network.depth=3": "model.network.depth: there is no such key",
     "model=mpl": "model=mpl: there is no such option; did you mean mlp?",
     "data.folder=nowhere": "nowhere: no prepared data; type: dvc repro prepare",
-    "run_dir=occupied": "run_dir=occupied: holds other files",
     "resume=nowhere": ".*: a resumed run goes on as it began",
     "seed=${nowhere}": "Interpolation key 'nowhere' not found",
 }
@@ -56,20 +55,18 @@ def _typed(command: list[str], tmp_path: Path) -> Typed:
 def test_a_mistake_gets_one_line_and_leaves_nothing_behind(
     mistake: str, typed: Typed, tmp_path: Path
 ) -> None:
-    (tmp_path / "occupied").mkdir()
-    (tmp_path / "occupied" / "thesis.tex").touch()
     answer = typed(mistake)
     assert answer.returncode == 1
     assert answer.stdout == ""
     assert re.fullmatch(rf"error: .*{MISTAKES[mistake]}.*\n", answer.stderr), answer.stderr
-    assert {path.name for path in tmp_path.rglob("*")} == {"occupied", "thesis.tex"}
+    assert not list(tmp_path.iterdir())
 
 
 def test_verbose_shows_the_traceback(typed: Typed) -> None:
-    answer = typed("model.lr=", "hydra.verbose=true")
+    answer = typed("seed=-1", "hydra.verbose=true")
     assert answer.returncode == 1
     assert "Traceback" in answer.stderr
-    assert answer.stderr.endswith("error: model.lr=: must be of type float\n")
+    assert answer.stderr.endswith("error: seed=-1: must be from 0 to 2^63 - 1\n")
 
 
 def test_help_and_config_do_without_torch(typed: Typed) -> None:
@@ -108,6 +105,13 @@ def test_a_folder_that_holds_another_run_is_replaced_only_by_force(tmp_path: Pat
     assert (folder / "best.pt").exists()
     records.take_folder(str(folder), [], force=True)
     assert [path.name for path in folder.iterdir()] == ["record.json"]
+
+
+def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StudyError, match="holds other files; name an empty or a new folder"):
+        records.take_folder(str(tmp_path), [], force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_sweep_outlives_a_failed_job_and_leaves_the_test_split_alone(

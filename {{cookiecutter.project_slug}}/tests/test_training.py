@@ -79,7 +79,8 @@ def test_resumed_run_equals_uninterrupted_run(
         "training.num_accumulation_steps=2",
         "training.max_gradient_norm=1.0",
         f"training.num_workers={workers}",
-        "data.augmentation={_target_: {{ cookiecutter.project_slug }}.data.RandomShift, max_shift: 1}",
+        f"++data.augmentation._target_={data.__name__}.RandomShift",
+        "++data.augmentation.max_shift=1",
     )
     whole = study.fitted(*knobs)
     stopped = study.trainer(*knobs, folder=tmp_path)

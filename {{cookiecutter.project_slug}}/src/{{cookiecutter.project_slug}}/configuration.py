@@ -156,21 +156,21 @@ def check(config: DictConfig) -> None:
     Raises:
         StudyError: names the key, the value and what it must be.
     """
-    from .training import Settings
-
     bind(config, Knobs, "")
     for key in ("data", "model", "training", "metrics"):
         require(isinstance(config[key], DictConfig), key, config[key], "a group of keys")
     for key in ("model.network", "training.optimizer", "training.schedule"):
         require("_target_" in (OmegaConf.select(config, key) or {}), key, None, "given a _target_")
     bind(config.model, Model, "model")
+    require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
+    require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
+    require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
+    from .training import Settings
+
     bind(config.training, Settings, "training", also=("optimizer", "schedule"))
     for path, node in targets(config):
         bind(node, locate(node["_target_"], path), path, partial=True)
     settings(config)
-    require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
-    require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
-    require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
 
 
 @dataclass

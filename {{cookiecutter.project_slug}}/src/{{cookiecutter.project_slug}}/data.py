@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
         manifest = json.loads(text)
     except FileNotFoundError as error:
         raise StudyError(f"{folder}: no prepared data; {mend}") from error
-    except ValueError as error:
-        raise StudyError(f"{folder}/manifest.json: altered; {mend}") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{folder}/manifest.json: cannot be read ({error}); {mend}") from error
     _compare_parameters(folder, manifest["parameters"], parameters)
     seen_path = folder.with_name(folder.name + ".seen.json")
     try:
@@ -179,7 +180,8 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
         if now[name][2] != file["sha256"]:
             raise StudyError(f"{path}: altered; {mend}")
     if now != seen:
-        write_atomically(seen_path, json.dumps(now).encode())
+        with suppress(StudyError):  # data mounted read-only are hashed each time
+            write_atomically(seen_path, json.dumps(now).encode())
     return hashlib.sha256(text).hexdigest()
 
 

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -46,7 +46,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StudyError(f"{path}: cannot be written ({error.strerror})") from error
 
 
@@ -239,10 +240,13 @@ def describe_git(root: Path, patch: Path) -> dict[str, Any] | None:
     """Commit and branch of the study; what is not committed, new files too, goes to `patch`.
 
     Returns:
-        None outside a repository with a commit, or without git.
+        None outside a repository with a commit, or without git. An image has neither: it is told
+        its commit when it is built, and says so in GIT_REV.
     """
     if not (commit := _git(root, "rev-parse", "HEAD")):
-        return None
+        revision = os.environ.get("GIT_REV", "")
+        clean = not revision.endswith("-dirty")
+        return {"commit": revision.removesuffix("-dirty"), "clean": clean} if revision else None
     branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
     sizes = {name: (root / os.fsdecode(name)).lstat().st_size for name in untracked if name}
