@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import torch
-from my_study import configuration, data, reproducibility, training
+from my_study import configuration, data, reproducibility
 from omegaconf import DictConfig
 
 NUM_TURNS = 7
@@ -36,23 +36,22 @@ def bare_loop(config: DictConfig) -> int:
     train, validation = load("train"), load("validation")
     size, num_rows = config.training.batch_size, len(train["target"])
     parts = configuration.build_trainer(config, data.Split(FOLDER, "train"), CPU)
-    model, optimizer, scheduler = parts.model, parts.optimizer, parts.scheduler
     for _ in range(config.training.num_epochs):
-        model.train()
+        parts.model.train()
         order = torch.randperm(num_rows)
         for start in range(0, num_rows, size):
             rows = order[start : start + size]
-            optimizer.zero_grad()
-            loss = model(image=train["image"][rows], target=train["target"][rows])["loss"]
+            parts.optimizer.zero_grad()
+            loss = parts.model(image=train["image"][rows], target=train["target"][rows])["loss"]
             loss.backward()
-            optimizer.step()
-            scheduler.step()
-        model.eval()
+            parts.optimizer.step()
+            parts.scheduler.step()
+        parts.model.eval()
         with torch.no_grad():
             for start in range(0, len(validation["target"]), size):
-                image = validation["image"][start : start + size]
-                target = validation["target"][start : start + size]
-                outputs = model(image=image, target=target)
+                rows = slice(start, start + size)
+                target = validation["target"][rows]
+                outputs = parts.model(image=validation["image"][rows], target=target)
                 float(outputs["loss"])
                 int((outputs["logits"].argmax(-1) == target).sum())
     return num_rows * int(config.training.num_epochs)

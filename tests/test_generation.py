@@ -112,6 +112,7 @@ AWKWARD = [
 def hook(name):
     """The hook as a module, unrendered: its names and functions need no answers."""
     spec = importlib.util.spec_from_file_location(f"{name}_hook", HOOKS[name])
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -119,9 +120,9 @@ def hook(name):
 
 def run(*command, cwd=None, **keywords):
     """Runs a command to its end, whatever that is."""
-    command = [str(word) for word in command]
+    words = [str(word) for word in command]
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False, **keywords
+        words, cwd=cwd, capture_output=True, text=True, timeout=120, check=False, **keywords
     )
 
 
@@ -557,7 +558,7 @@ def test_a_hook_keeps_to_the_grammar_of_python_3_11_and_to_the_standard_library(
     tree = ast.parse(HOOKS[name].read_text("utf-8"), feature_version=(3, 11))
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     modules = {a.name for node in imports if isinstance(node, ast.Import) for a in node.names}
-    modules |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    modules |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
     assert modules and modules <= set(sys.stdlib_module_names)
 
 
