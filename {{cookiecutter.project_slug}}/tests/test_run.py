@@ -28,7 +28,6 @@ MISTAKES = {
     "training.num_epoch=3": "training.num_epoch: .* did you mean training.num_epochs?",
     "model.network.depth=3": "model.network.depth: there is no such key",
     "model=mpl": "model=mpl: there is no such option; did you mean mlp?",
-    "data.folder=nowhere": "nowhere: no prepared data; type: dvc repro prepare",
     "resume=nowhere": ".*: a resumed run goes on as it began",
     "seed=${nowhere}": "Interpolation key 'nowhere' not found",
 }
@@ -77,21 +76,31 @@ def test_help_and_config_do_without_torch(typed: Typed) -> None:
     assert typed("--hlep").returncode == 2
 
 
-def test_a_run_leaves_a_full_record(typed: Typed, tmp_path: Path) -> None:
-    answer = typed("test=true", "run_dir=mine")
-    assert answer.returncode == 0, answer.stderr
-    folder = tmp_path / "mine"
+def test_a_sweep_outlives_a_failed_job_records_both_and_leaves_the_test_split_alone(
+    typed: Typed, tmp_path: Path
+) -> None:
+    knobs = ("experiment=linear", "training/schedule=constant", "training.batch_size=8")
+    answer = typed(*knobs, "model.lr=1.0e+30,0.01", sweep=True)
+    assert answer.returncode == 1
+    assert "error: the loss is" in answer.stderr and "Traceback" not in answer.stderr
+    broken, folder = sorted(
+        (path.parent for path in tmp_path.glob("runs/*/record.json")),
+        key=lambda path: (path / "metrics.json").exists(),
+    )
+    record = json.loads((broken / "record.json").read_text())
+    assert record["status"] == "failed"
+    assert record["error"].startswith("NonFiniteLoss: the loss is")
     assert {path.name for path in folder.iterdir()} - {"changes.patch"} == {
         *("best.pt", "last.pt", "config.yaml", "history.csv", "metrics.json", "record.json"),
         "run.log",
     }
     record = json.loads((folder / "record.json").read_text())
     assert record["status"] == "finished" and record["ended_by"] == "epochs"
-    assert record["command"].startswith("python run.py") and "run_dir=mine" in record["command"]
+    assert record["command"].startswith("python run.py") and "model.lr=0.01" in record["command"]
     assert {"code", "data", "lock"} == set(record["hashes"])
     assert {"git", "python", "packages", "hardware", "started", "ended"} <= set(record)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) == {"validation", "test"} and set(metrics["test"]) == {"loss", "accuracy"}
+    assert set(metrics) == {"validation"} and set(metrics["validation"]) == {"loss", "accuracy"}
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     config = OmegaConf.load(folder / "config.yaml")
     assert config.training.num_epochs == 2 and config.model.network.num_classes == 10
@@ -112,21 +121,6 @@ def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds other files; name an empty or a new folder"):
         records.take_folder(str(tmp_path), [], force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_sweep_outlives_a_failed_job_and_leaves_the_test_split_alone(
-    typed: Typed, tmp_path: Path
-) -> None:
-    knobs = ("experiment=linear", "training/schedule=constant", "training.batch_size=8")
-    answer = typed(*knobs, "model.lr=1.0e+30,0.01", sweep=True)
-    assert answer.returncode == 1
-    assert "error: the loss is" in answer.stderr and "Traceback" not in answer.stderr
-    records_ = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json")]
-    assert sorted(record["status"] for record in records_) == ["failed", "finished"]
-    failed = next(record for record in records_ if record["status"] == "failed")
-    assert failed["error"].startswith("NonFiniteLoss: the loss is")
-    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/metrics.json")]
-    assert [set(result) for result in results] == [{"validation"}]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")

@@ -129,7 +129,7 @@ def backward(
     return total
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     split: Dataset[Batch],
