@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -361,7 +362,9 @@ def test_the_first_commit_holds_the_whole_study_and_leaves_a_clean_tree(bake, ca
     assert git("branch", "--show-current", cwd=study) == "main"
     assert git("status", "--porcelain", "--ignored", cwd=study) == ""
     tracked = git("ls-files", "-z", cwd=study).split("\0")
-    assert sorted(filter(None, tracked)) == [str(path.relative_to(study)) for path in files(study)]
+    assert sorted(filter(None, tracked)) == [
+        path.relative_to(study).as_posix() for path in files(study)
+    ]
 
 
 def test_nothing_that_the_user_has_set_up_for_git_stops_the_first_commit(bake, home, capfd):
@@ -384,7 +387,9 @@ def test_nothing_that_the_user_has_set_up_for_git_stops_the_first_commit(bake, h
     assert git("branch", "--show-current", cwd=study) == "trunk"
     assert git("status", "--porcelain", cwd=study) == ""
     tracked = git("ls-files", "-z", cwd=study).split("\0")
-    assert sorted(filter(None, tracked)) == [str(path.relative_to(study)) for path in files(study)]
+    assert sorted(filter(None, tracked)) == [
+        path.relative_to(study).as_posix() for path in files(study)
+    ]
 
 
 def test_the_next_three_commands_are_printed(bake, capfd):
@@ -415,7 +420,7 @@ def test_without_an_identity_the_printed_command_makes_the_first_commit(bake, ca
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("No first commit: git does not know your name")
     assert run("git", "rev-parse", "--verify", "HEAD", cwd=study).returncode != 0
-    done = run("sh", "-c", line.partition(" type ")[2], cwd=study.parent)
+    done = run(*shlex.split(line.partition(" type ")[2]), cwd=study.parent)
     assert done.returncode == 0, done.stderr
     assert git("log", "--format=%an <%ae>", cwd=study) == "NAME <ADDRESS>"
     assert git("status", "--porcelain", cwd=study) == ""

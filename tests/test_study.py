@@ -112,6 +112,15 @@ def test_every_experiment_is_as_accurate_as_promised(reproduced: Study) -> None:
         assert float(rows[name]["mean"]) >= least and rows[name]["num_seeds"] == "3"
 
 
+def test_the_readme_of_the_template_shows_what_comes_out(reproduced: Study) -> None:
+    row = re.compile(r"^\| (\w+) \| 3 \| ([\d.]+) ± ", re.M)
+    table = (reproduced.folder / "results" / "table.md").read_text(encoding="utf-8")
+    shown = dict(row.findall((TEMPLATE / "README.md").read_text(encoding="utf-8")))
+    assert shown.keys() == EXPECTED.keys()
+    for name, mean in row.findall(table):  # another processor may round another way
+        assert float(shown[name]) == pytest.approx(float(mean), abs=0.3)
+
+
 def test_a_second_repro_does_nothing(reproduced: Study) -> None:
     assert "Running stage" not in reproduced.call("dvc", "repro")
     assert reproduced.call("git", "status", "--porcelain") == ""
