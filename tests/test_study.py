@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -178,6 +179,15 @@ def test_a_comment_runs_no_training_and_a_value_runs_its_own(
     stages = re.findall(r"Running stage '(.*)'", copy.call("dvc", "repro", "--dry"))
     assert stages[:3] == ["train@linear-0", "train@linear-1", "train@linear-2"]
     assert not [name for name in stages if "mlp" in name or "cnn" in name]
+
+
+def test_a_terminal_shows_a_progress_bar_and_a_pipe_plain_lines(reproduced: Study) -> None:
+    words = ["python", "run.py", "model=linear", "training.num_epochs=20"]
+    plain = reproduced.call("sh", "-c", f"{shlex.join(words)} 2>&1")
+    assert "epoch 20 " in plain and "%|" not in plain and "\r" not in plain
+    # script gives the command a terminal, stty its width
+    terminal = f"stty cols 80; {shlex.join(words)}"
+    assert "%|" in reproduced.call("script", "--quiet", "--command", terminal, "/dev/null")
 
 
 def test_no_import_name_of_the_environment_can_be_a_slug(study: Study) -> None:

@@ -101,6 +101,17 @@ def test_resumed_run_equals_uninterrupted_run(
     assert identical(state(whole), state(resumed))
 
 
+@pytest.mark.parametrize("knobs", [("seed=0",), ("training.patience=1", "model.lr=1.0e-12")])
+def test_a_run_resumed_behind_its_end_does_no_further_step(
+    study: Study, tmp_path: Path, knobs: tuple[str, ...]
+) -> None:
+    whole = study.fitted(*knobs, folder=tmp_path)
+    resumed = study.trainer(*knobs)
+    resumed.load(tmp_path / "last.pt")
+    resumed.fit(*study.splits)
+    assert identical(state(whole), state(resumed))
+
+
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 def test_fit_equals_a_reference_loop(study: Study, schedule: str, tmp_path: Path) -> None:
     study.fitted(f"training/schedule={schedule}", folder=tmp_path)

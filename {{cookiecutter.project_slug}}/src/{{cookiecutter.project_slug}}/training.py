@@ -97,7 +97,7 @@ def split_batch(batch: Batch, num_pieces: int) -> Iterator[tuple[Batch, float]]:
     chunks = {name: tensor.chunk(num_pieces) for name, tensor in batch.items()}
     for values in zip(*chunks.values(), strict=True):
         piece = dict(zip(chunks, values, strict=True))
-        yield piece, num_targets(piece["target"]) / total
+        yield piece, num_targets(piece["target"]) / max(total, 1)
 
 
 def backward(
@@ -246,28 +246,31 @@ class Trainer:
         ):
             while not ended:
                 self.model.train()
-                for batch in self._epoch(train, num_steps):
+                for batch in self._rest_of_epoch(train, num_steps):
                     self.train_step(batch)
                     progress.update()
                     self._save_when_due(now=bool(signals))
                     if signals:
                         raise Interrupted(f"{signals[0]} after step {self.step}")
                     if time.monotonic() > deadline:
-                        ended = "time budget"
                         break
-                # also true of a run that was stopped between an epoch's last step and its end
+                # not so if time ran out; so too if a run resumes behind the last step of an epoch
                 if self.step == (len(self.history) + 1) * num_steps:
                     self._end_epoch(validation, num_steps)
-                if self.out_of_patience():
-                    ended = "patience"
                 if self.step == total:
                     ended = "epochs"
+                elif self.out_of_patience():
+                    ended = "patience"
+                elif time.monotonic() > deadline:
+                    ended = "time budget"
         self._finish()
         return ended
 
-    def _epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
+    def _rest_of_epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
         """The batches of the epoch that is under way, from the step that comes next."""
         epoch = len(self.history)
+        if epoch == self.settings.num_epochs or self.out_of_patience():
+            return iter(())  # resumed at the very end
         done = self.step - epoch * num_steps
         size = self.settings.batch_size
         order = permutation(len(train), seed=self.seed, epoch=epoch)  # type: ignore[arg-type]
@@ -431,8 +434,8 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, An
     except FileNotFoundError as error:
         raise StudyError(f"{path}: there is no such checkpoint") from error
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is empty"
-        raise StudyError(f"{path}: not a readable checkpoint ({reason})") from error
+        reason = str(error).strip().partition(". ")[0].splitlines() or ["it is empty"]
+        raise StudyError(f"{path}: not a readable checkpoint ({reason[0]})") from error
     if not isinstance(state, dict):
         raise StudyError(f"{path}: not a checkpoint of a study")
     return state
