@@ -35,18 +35,19 @@ DEPENDENCIES = """
     click_repl cloudpickle colorama configobj contourpy cryptography cuda cuda_bindings
     cuda_pathfinder cuda_toolkit cycler dateutil dictdiffer dill diskcache distlib distro dotenv
     dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task
-    entrypoints filelock flatten_dict flufl flufl_lock fonttools frozenlist fsspec functorch funcy
-    git gitdb gitpython grandalf grimp gto hydra hydra_core hydra_joblib_launcher hydra_plugins
-    identify idna import_linter importlinter iniconfig isort isympy iterative_telemetry jinja2
-    joblib kiwisolver kombu librt markdown_it markdown_it_py markupsafe matplotlib mccabe mdurl
-    mpl_toolkits mpmath multidict mypy mypy_extensions mypyc networkx nodeenv numpy nvidia omegaconf
-    orjson packaging pathspec pil pillow pip pkg_resources platformdirs pluggy pre_commit
-    prompt_toolkit propcache psutil public py pycparser pydantic pydantic_core pydantic_settings
-    pydevd_plugins pydot pygit2 pygments pygtrie pylab pylint pyparsing pytest python_dateutil
-    python_discovery python_dotenv pytokens pyyaml requests rich ruamel ruamel_yaml scipy scmrepo
-    semver setuptools shortuuid shtab smmap sqltrie sympy tabulate tomlkit torch torchgen tqdm
-    triton typing_extensions typing_inspection tzdata tzlocal urllib3 uv uv_build validate vine
-    virtualenv voluptuous wcwidth wheel yaml yarl zc zc_lockfile
+    entrypoints execnet filelock flatten_dict flufl flufl_lock fonttools frozenlist fsspec functorch
+    funcy git gitdb gitpython grandalf grimp gto hydra hydra_core hydra_joblib_launcher
+    hydra_plugins identify idna import_linter importlinter iniconfig isort isympy
+    iterative_telemetry jinja2 joblib kiwisolver kombu librt markdown_it markdown_it_py markupsafe
+    matplotlib mccabe mdurl mpl_toolkits mpmath multidict mypy mypy_extensions mypyc networkx
+    nodeenv numpy nvidia omegaconf orjson packaging pathspec pil pillow pip pkg_resources
+    platformdirs pluggy pre_commit prompt_toolkit propcache psutil public py pycparser pydantic
+    pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie pylab pylint
+    pyparsing pytest pytest_xdist python_dateutil python_discovery python_dotenv pytokens pyyaml
+    requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools shortuuid shtab smmap sqltrie
+    sympy tabulate tomlkit torch torchgen tqdm triton typing_extensions typing_inspection tzdata
+    tzlocal urllib3 uv uv_build validate vine virtualenv voluptuous wcwidth wheel xdist yaml yarl zc
+    zc_lockfile
 """.split()
 # Files and folders of the study and of its tools; a script there would import itself.
 STUDY = """

@@ -37,6 +37,7 @@ class Study:
             **{name: value for name, value in os.environ.items() if name.startswith(kept)},
             "PATH": f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "UV_CACHE_DIR": UV_CACHE,
+            "PYTHONPATH": str(self.folder / "src"),  # a copy shares the environment, not the code
         }
         done = subprocess.run(
             words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
@@ -167,15 +168,15 @@ def test_a_comment_runs_no_training_and_a_value_runs_its_own(
     reproduced: Study, tmp_path: Path
 ) -> None:
     copy = Study(tmp_path / "copy")
-    shutil.copytree(reproduced.folder, copy.folder, symlinks=True)
+    shutil.copytree(reproduced.folder, copy.folder, ignore=shutil.ignore_patterns(".venv"))
+    (copy.folder / ".venv").symlink_to(reproduced.folder / ".venv")
     path = copy.folder / "conf" / "model" / "linear.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(f"{text}# a comment\n", encoding="utf-8")
-    assert "Running stage 'train" not in copy.call("dvc", "repro", "--dry", "train@linear-0")
-    copy.call("dvc", "repro", "compose")
+    copy.call("dvc", "repro", "compose", "compose-data")
     assert "Running stage" not in copy.call("dvc", "repro", "--dry")
     path.write_text(text.replace("lr: 1.0e-2", "lr: 2.0e-2"), encoding="utf-8")
-    copy.call("dvc", "repro", "compose")
+    copy.call("dvc", "repro", "compose", "compose-data")
     stages = re.findall(r"Running stage '(.*)'", copy.call("dvc", "repro", "--dry"))
     assert stages[:3] == ["train@linear-0", "train@linear-1", "train@linear-2"]
     assert not [name for name in stages if "mlp" in name or "cnn" in name]
@@ -185,8 +186,8 @@ def test_a_terminal_shows_a_progress_bar_and_a_pipe_plain_lines(reproduced: Stud
     words = ["python", "run.py", "model=linear", "training.num_epochs=20"]
     plain = reproduced.call("sh", "-c", f"{shlex.join(words)} 2>&1")
     assert "epoch 20 " in plain and "%|" not in plain and "\r" not in plain
-    # script gives the command a terminal, stty its width
-    terminal = f"stty cols 80; {shlex.join(words)}"
+    # script gives the command a terminal, stty its size
+    terminal = f"stty cols 80 rows 24; {shlex.join(words)}"
     assert "%|" in reproduced.call("script", "--quiet", "--command", terminal, "/dev/null")
 
 
@@ -199,7 +200,8 @@ def test_no_import_name_of_the_environment_can_be_a_slug(study: Study) -> None:
     finally:
         sys.path.remove(str(TEMPLATE / "hooks"))
     free = [name for name in names if name.isidentifier() and not fault_of_slug(name.lower())]
-    assert free == [study.folder.name], "add these to DEPENDENCIES in hooks/pre_gen_project.py"
+    free = [name for name in free if name != study.folder.name]
+    assert len(names) > 100 and not free, "add to DEPENDENCIES in hooks/pre_gen_project.py"
 
 
 def test_the_library_is_the_same_whatever_the_answers() -> None:

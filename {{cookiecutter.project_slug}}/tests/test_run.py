@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,14 @@ def test_a_mistake_gets_one_line_and_leaves_nothing_behind(
     assert answer.stdout == ""
     assert re.fullmatch(rf"error: .*{MISTAKES[mistake]}.*\n", answer.stderr), answer.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_is_not_run_with_the_code_of_another_study(tmp_path: Path) -> None:
+    shutil.copyfile(RUN, tmp_path / "run.py")
+    words = [sys.executable, str(tmp_path / "run.py"), "--help"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.endswith(f"belongs to the study in {configuration.ROOT}; type: make env\n")
 
 
 def test_verbose_shows_the_traceback(typed: Typed) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
     from .training import Settings, Trainer
 
 log = logging.getLogger(__name__)
-ROOT = Path(__file__).parents[2]  # of the study
+ROOT = Path(__file__).resolve().parents[2]  # of the study
 ALLOWED = (f"{__package__}.", "torch.nn.", "torch.optim.")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -68,6 +68,9 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
     composed = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
 
     def command() -> Any:
+        script = Path(inspect.getfile(main)).resolve()
+        if ROOT not in script.parents:
+            _leave(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
         try:
             return composed(task)()
