@@ -45,6 +45,17 @@ def test_splits_share_no_instance_and_hold_every_class(tiny: Path) -> None:
         assert set(data.Split(tiny, name).fields["target"].tolist()) == set(range(10))
 
 
+def test_every_instance_keeps_its_own_target(tiny: Path, compose: Compose) -> None:
+    raw = configuration.build(compose().data.prepare.read, "data.prepare.read")
+    pairs = zip(raw["image"], raw["target"], strict=True)
+    right = {image.tobytes(): int(target) for image, target in pairs}
+    for name in data.SPLITS:
+        split = data.Split(tiny, name)
+        batch = split[reproducibility.permutation(len(split), seed=1, epoch=0)]
+        for image, target in zip(batch["image"], batch["target"], strict=True):
+            assert right[image.numpy().tobytes()] == int(target)
+
+
 def test_duplicates_are_removed_across_splits(tmp_path: Path) -> None:
     text = TINY.read_text()
     doubled = text + "".join(text.splitlines(keepends=True)[1:])

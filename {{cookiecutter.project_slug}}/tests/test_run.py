@@ -136,7 +136,7 @@ def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:
 def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     command: list[str], tmp_path: Path, tiny: Path, compose: Compose
 ) -> None:
-    knobs = ["model=mlp", "training.checkpoint_steps=1", "training.num_epochs=60"]
+    knobs = ["model=mlp", "training.checkpoint_steps=1", "training.num_epochs=60", "test=true"]
     config = compose(*knobs)
     train, validation = data.Split(tiny, "train"), data.Split(tiny, "validation")
     trainer = configuration.build_trainer(config, train, torch.device("cpu"))
@@ -154,5 +154,8 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     subprocess.run([*command[:2], "resume=killed"], cwd=tmp_path, check=True)
     for name in ("best.pt", "history.csv"):
         assert (tmp_path / name).read_bytes() == (killed / name).read_bytes(), name
+    metrics = json.loads((killed / "metrics.json").read_text())
+    test = data.Split(tiny, "test")
+    assert metrics == {"validation": trainer.evaluate(validation), "test": trainer.evaluate(test)}
     record = json.loads((killed / "record.json").read_text())
     assert record["status"] == "finished" and len(record["resumed"]) == 1
