@@ -18,6 +18,10 @@ from {{ cookiecutter.project_slug }} import (
 
 CPU = torch.device("cpu")
 FAST = ("training.num_epochs=4", "training.batch_size=8")  # 4 steps an epoch, the last one smaller
+SHIFT = (
+    f"++data.augmentation._target_={data.__name__}.RandomShift",
+    "++data.augmentation.max_shift=1",
+)
 
 
 @pytest.fixture(name="splits")
@@ -79,8 +83,7 @@ def test_resumed_run_equals_uninterrupted_run(
         "training.num_accumulation_steps=2",
         "training.max_gradient_norm=1.0",
         f"training.num_workers={workers}",
-        f"++data.augmentation._target_={data.__name__}.RandomShift",
-        "++data.augmentation.max_shift=1",
+        *SHIFT,
     )
     whole = study.fitted(*knobs)
     stopped = study.trainer(*knobs, folder=tmp_path)
@@ -143,6 +146,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
     torch.testing.assert_close(*gradients)
 
 
+def test_augmentation_changes_training_and_nothing_else(study: Study) -> None:
+    plain, shifted = study.trainer(), study.trainer(*SHIFT)
+    assert plain.evaluate(study.splits[0]) == shifted.evaluate(study.splits[0])
+    for trainer in (plain, shifted):
+        trainer.fit(*study.splits)
+    assert not identical(state(plain), state(shifted))
+
+
 def test_evaluation_does_not_depend_on_the_batch_size(study: Study) -> None:
     trainer = study.trainer()
     results = [
@@ -164,8 +175,10 @@ def test_evaluation_is_in_evaluation_mode_and_changes_nothing(study: Study) -> N
 
 
 def test_the_best_epoch_on_validation_is_kept(study: Study, tmp_path: Path) -> None:
-    trainer = study.fitted("model.lr=0.05", "training.num_epochs=8", folder=tmp_path)
+    knobs = ("model.lr=0.1", "training/schedule=constant", "training.num_epochs=8")
+    trainer = study.fitted(*knobs, folder=tmp_path)
     best = max(trainer.history, key=lambda row: row["validation_accuracy"])
+    assert best["validation_accuracy"] > trainer.history[-1]["validation_accuracy"]
     assert trainer.evaluate(study.splits[1])["accuracy"] == best["validation_accuracy"]
     weights = training.load_weights(tmp_path / "best.pt")
     assert identical(weights, dict(trainer.model.state_dict()))
