@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Compose, identical
+from torch import nn
 
 from {{ cookiecutter.project_slug }} import (
     StudyError,
@@ -144,6 +145,17 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         loss = training.backward(model, splits[0][range(8)], device=CPU, num_pieces=pieces)
         gradients.append([loss, *(parameter.grad for parameter in model.parameters())])
     torch.testing.assert_close(*gradients)
+
+
+def test_clipping_bounds_the_norm_of_the_gradient(study: Study) -> None:
+    knobs = ("training.optimizer._target_=torch.optim.SGD", "training.optimizer.weight_decay=0")
+    trainer = study.trainer(
+        *knobs, "model.lr=1", "training/schedule=constant", "training.max_gradient_norm=0.01"
+    )
+    before = nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
+    trainer.train_step(study.splits[0][range(8)])
+    after = nn.utils.parameters_to_vector(trainer.model.parameters()).detach()
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_augmentation_changes_training_and_nothing_else(study: Study) -> None:
