@@ -28,6 +28,9 @@ def main(config: DictConfig) -> None:
 def prepare(config: DictConfig) -> None:
     """Read, drop duplicates, draw the splits, write."""
     settings = config.prepare
+    folder = Path(config.folder)
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise StudyError(f"data.folder={folder}: holds other files; name a new folder")
     check_fractions(settings.validation_fraction, settings.test_fraction)
     fields: Fields = configuration.build(settings.read, "data.prepare.read")
     keys = hash_rows(fields)
@@ -42,7 +45,10 @@ def prepare(config: DictConfig) -> None:
     )
     parameters = OmegaConf.to_container(settings, resolve=True)
     facts = {"parameters": parameters, "duplicates_dropped": len(keys) - len(kept)}
-    write_prepared(Path(config.folder), fields, splits, facts)
+    try:
+        write_prepared(folder, fields, splits, facts)
+    except OSError as error:
+        raise StudyError(f"data.folder={folder}: cannot be written ({error})") from error
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     log.info("%s: %s; %d duplicates dropped", config.folder, sizes, len(keys) - len(kept))
 
@@ -119,7 +125,7 @@ def write_prepared(
     folder: Path, fields: Fields, splits: dict[str, list[int]], facts: dict[str, object]
 ) -> None:
     """Writes `<split>/<field>.npy` and the manifest to a new folder, which then takes its place."""
-    new = folder.with_name(folder.name + ".new")
+    new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     files = {}
     for split, rows in splits.items():

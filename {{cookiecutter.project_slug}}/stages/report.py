@@ -106,7 +106,8 @@ def read_metric(folder: Path) -> float:
     except FileNotFoundError as error:
         raise StudyError(f"{path}: there is no such run; type: dvc repro") from error
     except KeyError as error:
-        raise StudyError(f"{path}: has no {error}; published experiments say test: true") from error
+        hint = "see test: in conf/experiment/, and METRIC in stages/report.py"
+        raise StudyError(f"{path}: has no {error}; {hint}") from error
 
 
 def compare(values: dict[str, list[float]]) -> list[Row]:
@@ -165,10 +166,10 @@ def to_markdown(rows: list[Row]) -> str:
 def to_latex(rows: list[Row]) -> str:
     """The same table for a paper; needs the package booktabs."""
     header = ["experiment", "seeds", f"test {METRIC} (\\%)", "std", f"minus {rows[0].experiment}"]
-    lines = [r"\begin{tabular}{lrrrr}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
-    for row in rows:
-        lines.append(" & ".join(shown(row, r"$\pm$")).replace("_", r"\_") + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    table = [header, *(shown(row, r"$\pm$") for row in rows)]
+    lines = [" & ".join(cells).replace("_", r"\_") + r" \\" for cells in table]
+    begin = [r"\begin{tabular}{lrrrr}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*begin, *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def read_curve(folder: Path) -> list[float]:

@@ -126,6 +126,37 @@ def test_a_target_outside_the_study_and_torch_is_never_called(
         compose(f"++{place}._target_={target}")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+training.optimizer.lr=1"], "training.optimizer.lr: is given by the run itself"),
+        (["model.network.hidden_sizes=[-1]"], "model.network: .*negative dimension"),
+        (
+            [
+                "~training.schedule.pct_start",
+                "training.schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+            ],
+            "training.schedule: must depend on the step alone",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(
+    overrides: list[str], message: str, compose: Compose, tiny: Path
+) -> None:
+    config = compose(*overrides)
+    device = reproducibility.choose_device("cpu")
+    with pytest.raises(StudyError, match=message):
+        configuration.build_trainer(config, data.Split(tiny, "train"), device)
+
+
+@pytest.mark.parametrize("name", ["MultiStepLR, milestones: [2]", "CosineAnnealingLR", "LinearLR"])
+def test_schedules_of_torch_are_taken(name: str, compose: Compose, tiny: Path) -> None:
+    node = "{_target_: torch.optim.lr_scheduler." + name + "}"
+    config = compose("~training.schedule", f"+training.schedule={node}")
+    device = reproducibility.choose_device("cpu")
+    configuration.build_trainer(config, data.Split(tiny, "train"), device)
+
+
 def test_a_target_inside_a_target_is_held_to_the_same_rule(compose: Compose) -> None:
     with pytest.raises(StudyError, match=r"model\.network\.hidden_sizes\[0\]\._target_=os\.getcwd"):
         compose("model.network.hidden_sizes=[{_target_: os.getcwd}]")

@@ -106,6 +106,14 @@ def test_a_wrong_table_is_refused_with_its_place_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv.gz"]
 
 
+def test_prepare_never_replaces_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "thesis.tex").touch()
+    with pytest.raises(StudyError, match="holds other files; name a new folder"):
+        prepare_table(TINY.read_text(), tmp_path)
+    assert (tmp_path / "prepared" / "thesis.tex").exists()
+
+
 @pytest.mark.parametrize(
     "override", ["validation_fraction=0", "validation_fraction=1", "test_fraction=0.8"]
 )

@@ -109,7 +109,7 @@ def test_a_sweep_outlives_a_failed_job_records_both_and_leaves_the_test_split_al
     assert {"code", "data", "lock"} == set(record["hashes"])
     assert {"git", "python", "packages", "hardware", "started", "ended"} <= set(record)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) == {"validation"} and set(metrics["validation"]) == {"loss", "accuracy"}
+    assert set(metrics) == {"validation"} and {"loss"} < set(metrics["validation"])
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     config = OmegaConf.load(folder / "config.yaml")
     assert config.training.num_epochs == 2 and config.model.network.num_classes == 10
@@ -123,6 +123,13 @@ def test_a_folder_that_holds_another_run_is_replaced_only_by_force(tmp_path: Pat
     assert (folder / "best.pt").exists()
     records.take_folder(str(folder), [], force=True)
     assert [path.name for path in folder.iterdir()] == ["record.json"]
+
+
+def test_the_name_of_a_run_can_be_typed_behind_resume() -> None:
+    typed = ["model=linear", "seed=1", "+model.network={_target_: a b, c: [1,2]}", "device=/ü/x"]
+    name = f"runs/2026-01-01_00-00-00_{records.name_from(typed)}"
+    assert "model-linear_seed-1" in name
+    assert configuration.compose([f"resume={name}"]).resume == name
 
 
 def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:

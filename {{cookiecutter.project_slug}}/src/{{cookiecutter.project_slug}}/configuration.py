@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]  # of the study
 ALLOWED = (f"{__package__}.", "torch.nn.", "torch.optim.")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
@@ -99,7 +98,8 @@ def explain(error: BaseException) -> str:
         if error.options:
             return f"{group}={option}: there is no such option{suggest(option, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as KEY=VALUE; quotes may help: '{error.override}'"
+        hint = "a value that holds , or { stands in quotes: 'KEY=\"VALUE\"'"
+        return f"{error.override}: cannot be read as KEY=VALUE; {hint}"
     text = f"{error}\n{error.__cause__ or ''}"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1].lstrip("+~")
@@ -167,6 +167,8 @@ def check(config: DictConfig) -> None:
     bind(config.model, Model, "model")
     require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
     require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
+    folder = config.data.get("folder")
+    require(isinstance(folder, str), "data.folder", folder, "the path of a folder")
     require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
     from .training import Settings
 
@@ -249,7 +251,10 @@ def bind(
     parameters = inspect.signature(function).parameters
     names = [name for name, item in parameters.items() if item.kind.name != "VAR_KEYWORD"]
     prefix = f"{path}." if path else ""
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    try:
+        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError:  # some of torch's annotations name what is not there
+        hints = {}
     for key in [str(key) for key in node if not str(key).startswith("_")]:
         if key in names:
             node[key] = convert(node[key], hints.get(key, Any), f"{prefix}{key}")
@@ -295,9 +300,11 @@ def build(node: DictConfig | None, path: str, **arguments: Any) -> Any:
     """
     if node is None:
         return None
+    for key in [key for key in arguments if key in node]:
+        raise StudyError(f"{path}.{key}: is given by the run itself; drop this")
     try:
         return factory(node, path)(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise StudyError(f"{path}: {error}") from error
 
 
@@ -317,6 +324,8 @@ def settings(config: DictConfig) -> "Settings":
 
 def build_trainer(config: DictConfig, train: "Split", device: "torch.device") -> "Trainer":
     """Joins what the configuration names: network, optimizer with the model's rate, schedule."""
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
     from .training import Trainer
 
     model = build(config.model.network, "model.network").to(device)
@@ -331,6 +340,8 @@ def build_trainer(config: DictConfig, train: "Split", device: "torch.device") ->
     takes = inspect.signature(locate(node["_target_"], "training.schedule")).parameters
     known = {key: value for key, value in known.items() if key in takes and key not in node}
     scheduler = build(node, "training.schedule", optimizer=optimizer, **known)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise StudyError("training.schedule: must depend on the step alone, not on a metric")
     return Trainer(
         model,
         optimizer=optimizer,

@@ -157,18 +157,19 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
     try:
         text = (folder / "manifest.json").read_bytes()
         manifest = json.loads(text)
+        made, files = manifest["parameters"], manifest["files"]
     except FileNotFoundError as error:
         raise StudyError(f"{folder}: no prepared data; {mend}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{folder}/manifest.json: cannot be read ({error}); {mend}") from error
-    _compare_parameters(folder, manifest["parameters"], parameters)
+    _compare_parameters(folder, made, parameters)
     seen_path = folder.with_name(folder.name + ".seen.json")
     try:
         seen = json.loads(seen_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         seen = {}
     now = {}
-    for name, file in manifest["files"].items():
+    for name, file in files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["size"]:
             raise StudyError(f"{path}: {'altered' if path.exists() else 'missing'}; {mend}")

@@ -30,6 +30,7 @@ from typing import Any
 
 from . import StudyError
 
+log = logging.getLogger(__name__)
 VERSION = 1
 # Of the environment only what can change a number is kept: never a secret.
 ENVIRONMENT = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")
@@ -69,9 +70,12 @@ def hash_files(root: Path, paths: Sequence[Path]) -> str:
 
 
 def name_from(overrides: Sequence[str]) -> str:
-    """A folder's name from a command line: `model=mlp seed=1` gives `model=mlp,seed=1`."""
-    readable = ",".join(item.lstrip("+~") for item in overrides)
-    return re.sub(r"[^\w.=,+-]+", "-", readable)[:80].strip("-,.") or "default"
+    """A folder's name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
+
+    It holds no character that a shell or Hydra would read as anything else.
+    """
+    readable = "_".join(item.lstrip("+~") for item in overrides)
+    return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 
 
 def take_folder(named: str | None, overrides: Sequence[str], *, force: bool) -> Path:
@@ -149,8 +153,12 @@ def recording(
     record = json.loads(path.read_bytes()) if path.exists() else {}
     started = datetime.now(timezone.utc)
     if record.get("version"):
-        if record["hashes"]["data"] != data:
+        before, now = record["hashes"], hash_inputs(root, data)
+        if before["data"] != data:
             raise StudyError(f"resume={folder}: the data are not those that the run began with")
+        for name, value in now.items():
+            if value != before[name]:
+                log.warning("the %s is not that with which the run began", name)
         record.setdefault("resumed", []).append(started.isoformat(timespec="seconds"))
     else:
         record = describe(root, folder, overrides=overrides, data=data)
@@ -193,22 +201,24 @@ def describe(root: Path, folder: Path, *, overrides: Sequence[str], data: str) -
         overrides: The command line behind `python run.py`.
         data: The hash of the prepared data.
     """
-    code = [root / "run.py", *(root / "src").rglob("*.py")]
     packages = {item.metadata["Name"]: item.version for item in metadata.distributions()}
     return {
         "version": VERSION,
         "command": shlex.join(["python", "run.py", *overrides]),
         "git": describe_git(root, folder / "changes.patch"),
-        "hashes": {
-            "code": hash_files(root, code),
-            "data": data,
-            "lock": hash_file(root / "requirements.lock"),
-        },
+        "hashes": hash_inputs(root, data),
         "python": platform.python_version(),
         "packages": dict(sorted(packages.items())),
         "hardware": describe_hardware(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
+
+
+def hash_inputs(root: Path, data: str) -> dict[str, str]:
+    """The hashes of code, data and lock, as a record keeps them."""
+    code = [root / "run.py", *(root / "src").rglob("*.py")]
+    lock = hash_file(root / "requirements.lock")
+    return {"code": hash_files(root, code), "data": data, "lock": lock}
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -249,7 +259,10 @@ def describe_git(root: Path, patch: Path) -> dict[str, Any] | None:
         return {"commit": revision.removesuffix("-dirty"), "clean": clean} if revision else None
     branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
-    sizes = {name: (root / os.fsdecode(name)).lstat().st_size for name in untracked if name}
+    sizes = {}
+    for name in filter(None, untracked):
+        with suppress(OSError):  # gone meanwhile
+            sizes[name] = (root / os.fsdecode(name)).lstat().st_size
     small = [name for name, size in sizes.items() if size <= MAX_PATCH_BYTES]
     # a copy of the index is told of the new files: the user's own stays as it is
     index = patch.with_name(".index.tmp")

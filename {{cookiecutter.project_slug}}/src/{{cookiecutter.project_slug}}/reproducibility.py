@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, step), never of history.
+"""Randomness of torch as a function of (seed, step), never of history.
 
 Order of the data = permutation(seed, epoch); every step seeds its device anew with f(seed, step).
 So a run resumed at any step draws what the run that was never stopped would have drawn, and no

@@ -189,7 +189,7 @@ class Trainer:
         scheduler: Stepped once behind each optimizer step.
         settings: See `Settings`.
         metrics: Called for each evaluation to make a new metric; by name.
-        seed: Order of the data and every random number are functions of it and the step.
+        seed: Order of the data and every random number of torch are functions of it and the step.
         device: Where batches go.
         folder: Where `last.pt`, `best.pt` and `history.csv` are kept; None writes nothing.
         augmentation: Applied to each training batch, on the device; never in evaluation.
