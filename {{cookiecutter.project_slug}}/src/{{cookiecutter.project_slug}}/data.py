@@ -173,7 +173,7 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["size"]:
             raise StudyError(f"{path}: {'altered' if path.exists() else 'missing'}; {mend}")
-        stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+        stamp = [file["size"], path.stat().st_mtime_ns]
         known = seen.get(name, [])
         now[name] = known if known[:2] == stamp else [*stamp, hash_file(path)]
         if now[name][2] != file["sha256"]:

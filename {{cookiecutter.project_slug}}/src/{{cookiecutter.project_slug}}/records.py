@@ -150,7 +150,7 @@ def recording(
         StudyError: the run is resumed on other data.
     """
     path = folder / "record.json"
-    record = json.loads(path.read_bytes()) if path.exists() else {}
+    record = read_record(folder) if path.exists() else {}
     started = datetime.now(timezone.utc)
     if record.get("version"):
         before, now = record["hashes"], hash_inputs(root, data)
