@@ -3,49 +3,79 @@
 Type:
     python run.py model.lr=1.0e-3
     python run.py -m model=linear,mlp seed=0,1,2
-    python run.py resume=runs/NAME
+The same command again does what is missing: a run that is finished is not done twice, one that was
+stopped goes on from its last checkpoint. force=true does it anew.
 """
 
 import logging
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from {{ cookiecutter.project_slug }} import configuration, records
+from {{ cookiecutter.project_slug }} import configuration
 
 log = logging.getLogger(__name__)
+Metrics = dict[str, dict[str, float]]  # split, name, value
 
 
 @configuration.entrypoint
 def main(config: DictConfig) -> float:
-    """Compose, seed, data, model, train, evaluate, record; returns the best validation value."""
+    """Settle what the run is, and do it unless it is done; returns the best validation value."""
     config, resume = configuration.settle(config)
     # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without
-    from {{ cookiecutter.project_slug }} import data, reproducibility
+    from {{ cookiecutter.project_slug }} import (
+        data,
+        identity,
+        provenance,
+        reproducibility,
+        runs,
+        training,
+    )
+
+    root, values = configuration.ROOT, configuration.to_values(config)
+    provenance.watch_reads(root)
+    prepared = data.check_prepared(config.data.folder, config.data.prepare)
+    device = reproducibility.kind_of(config.device)
+    known_by = identity.identify(root, values, prepared, device)
+    typed = configuration.typed_overrides()
+    with runs.claim(root, known_by, values, typed, resume=resume) as folder:
+        record = None if resume else runs.read_finished(folder)
+        if record is not None and training.restore_results(folder, record):
+            log.info("%s: is this run, and finished; to do it anew: force=true", folder)
+            configuration.write(config, folder)
+            metrics = record["metrics"]
+        else:
+            metrics = train(config, folder, known_by)
+    for split, numbers in metrics.items():
+        log.info("%s: %s", split, "  ".join(f"{key} {val:.4f}" for key, val in numbers.items()))
+    return float(metrics["validation"][config.training.monitor])
+
+
+def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics:
+    """Seed, data, model, train, evaluate, record."""
+    from {{ cookiecutter.project_slug }} import data, files, records, reproducibility
 
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
     reproducibility.seed_everything(config.seed)
-    inputs = data.check_prepared(config.data.folder, config.data.prepare)
-    train, validation = (data.Split(config.data.folder, name) for name in ("train", "validation"))
-    trainer = configuration.build_trainer(config, train, device)
-
-    typed = configuration.typed_overrides()
-    folder = resume or records.take_folder(config.run_dir, typed, force=config.force)
-    with records.recording(folder, configuration.ROOT, overrides=typed, data=inputs) as record:
+    splits = {name: data.Split(config.data.folder, name) for name in ("train", "validation")}
+    trainer = configuration.build_trainer(config, splits["train"], device)
+    trainer.folder = folder
+    values, typed = configuration.to_values(config), configuration.typed_overrides()
+    with records.recording(
+        folder, configuration.ROOT, identity=known_by, config=values, overrides=typed
+    ) as record:
+        trainer.resume()
         log.info("run folder: %s", folder)
-        records.write_atomically(folder / "config.yaml", configuration.to_yaml(config))
-        trainer.folder = folder
-        if (folder / "last.pt").exists():
-            trainer.load(folder / "last.pt")
-            log.info("resumed behind step %d", trainer.step)
-        record["ended_by"] = trainer.fit(train, validation)
-        metrics = {"validation": trainer.evaluate(validation)}
+        configuration.write(config, folder)
+        record["ended_by"] = trainer.fit(splits["train"], splits["validation"])
+        metrics = {"validation": trainer.evaluate(splits["validation"])}
         if config.test:
             metrics["test"] = trainer.evaluate(data.Split(config.data.folder, "test"))
-        records.write_atomically(folder / "metrics.json", records.to_json(metrics))
-        for split, values in metrics.items():
-            log.info("%s: %s", split, "  ".join(f"{key} {val:.4f}" for key, val in values.items()))
-    return metrics["validation"][config.training.monitor]
+        files.write_atomically(folder / "metrics.json", files.to_json(metrics))
+        record["metrics"] = metrics
+    return metrics
 
 
 if __name__ == "__main__":

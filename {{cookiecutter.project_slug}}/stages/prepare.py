@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from {{ cookiecutter.project_slug }} import StudyError, configuration, records
+from {{ cookiecutter.project_slug }} import StudyError, configuration, files
 
 log = logging.getLogger(__name__)
 Fields = dict[str, np.ndarray]  # name to values, an instance a row
@@ -127,18 +127,18 @@ def write_prepared(
     """Writes `<split>/<field>.npy` and the manifest to a new folder, which then takes its place."""
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    files = {}
+    hashes = {}
     for split, rows in splits.items():
         (new / split).mkdir(parents=True)
         for name, values in fields.items():
             path = new / split / f"{name}.npy"
             np.save(path, values[rows])
-            files[f"{split}/{name}.npy"] = {
+            hashes[f"{split}/{name}.npy"] = {
                 "rows": len(rows),
                 "size": path.stat().st_size,
-                "sha256": records.hash_file(path),
+                "sha256": files.hash_file(path),
             }
-    records.write_atomically(new / "manifest.json", records.to_json({**facts, "files": files}))
+    files.write_atomically(new / "manifest.json", files.to_json({**facts, "files": hashes}))
     if folder.exists():
         shutil.rmtree(folder)
     new.rename(folder)

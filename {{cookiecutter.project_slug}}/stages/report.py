@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from {{ cookiecutter.project_slug }} import StudyError
-from {{ cookiecutter.project_slug }}.records import write_atomically
+from {{ cookiecutter.project_slug }}.files import write_atomically
 
 PUBLISHED = Path("runs/published")
 RESULTS = Path("results")

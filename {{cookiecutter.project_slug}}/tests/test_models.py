@@ -111,7 +111,7 @@ def test_an_instance_does_not_see_the_others_of_its_batch(
 def test_saved_weights_give_another_model_the_same_outputs(
     name: str, model: nn.Module, batch: data.Batch, compose: Compose, tmp_path: Path
 ) -> None:
-    training.save_weights(tmp_path / "best.pt", model.state_dict())
+    (tmp_path / "best.pt").write_bytes(training.to_bytes(model.state_dict()))
     torch.manual_seed(1)
     other = configuration.build(compose(f"model={name}").model.network, "model.network")
     assert not torch.equal(model.eval()(**batch)["logits"], other.eval()(**batch)["logits"])

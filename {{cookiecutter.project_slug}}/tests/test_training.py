@@ -13,6 +13,8 @@ from {{ cookiecutter.project_slug }} import (
     StudyError,
     configuration,
     data,
+    files,
+    records,
     reproducibility,
     training,
 )
@@ -28,6 +30,11 @@ SHIFT = (
 @pytest.fixture(name="splits")
 def _splits(tiny: Path) -> tuple[data.Split, data.Split]:
     return data.Split(tiny, "train"), data.Split(tiny, "validation")
+
+
+def raise_interrupt(*_: object) -> None:
+    """Ctrl-C, between two steps."""
+    raise KeyboardInterrupt
 
 
 class Study:
@@ -96,10 +103,10 @@ def test_resumed_run_equals_uninterrupted_run(
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(stopped, "train_step", train_step_and_signal)
-    with pytest.raises(training.Interrupted, match=f"SIGTERM after step {step}"):
+    with pytest.raises(training.Interrupted, match=f"by SIGTERM after step {step}"):
         stopped.fit(*study.splits)
-    resumed = study.trainer(*knobs)
-    resumed.load(tmp_path / "last.pt")
+    resumed = study.trainer(*knobs, folder=tmp_path)
+    resumed.resume()
     assert resumed.step == step
     resumed.fit(*study.splits)
     assert identical(state(whole), state(resumed))
@@ -110,8 +117,8 @@ def test_a_run_resumed_behind_its_end_does_no_further_step(
     study: Study, tmp_path: Path, knobs: tuple[str, ...]
 ) -> None:
     whole = study.fitted(*knobs, folder=tmp_path)
-    resumed = study.trainer(*knobs)
-    resumed.load(tmp_path / "last.pt")
+    resumed = study.trainer(*knobs, folder=tmp_path)
+    resumed.resume()
     resumed.fit(*study.splits)
     assert identical(state(whole), state(resumed))
 
@@ -119,7 +126,7 @@ def test_a_run_resumed_behind_its_end_does_no_further_step(
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 def test_fit_equals_a_reference_loop(study: Study, schedule: str, tmp_path: Path) -> None:
     study.fitted(f"training/schedule={schedule}", folder=tmp_path)
-    trained = training.load_weights(tmp_path / "last.pt")
+    trained = training.load_weights(training.list_checkpoints(tmp_path)[0])
     reference = study.trainer(f"training/schedule={schedule}")  # only for its untouched parts
     model, optimizer, scheduler = reference.model, reference.optimizer, reference.scheduler
     train = study.splits[0]
@@ -206,10 +213,28 @@ def test_the_time_budget_stops_cleanly_and_can_be_resumed(study: Study, tmp_path
     trainer = study.trainer("training.max_minutes=1.0e-9", folder=tmp_path)
     assert trainer.fit(*study.splits) == "time budget"
     assert trainer.step == 1 and (tmp_path / "best.pt").exists()
+    again = study.trainer("training.max_minutes=1.0e-9", folder=tmp_path)
+    again.resume()
+    assert again.fit(*study.splits) == "time budget" and again.step == 2  # as long again
     resumed = study.trainer(folder=tmp_path)
-    resumed.load(tmp_path / "last.pt")
+    resumed.resume()
     assert resumed.fit(*study.splits) == "epochs"
     assert identical(state(resumed), state(study.fitted()))
+
+
+def test_a_stopped_run_has_only_the_rest_of_its_time_budget(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**9, 10))  # seconds: each look at the clock costs ten
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    budget = "training.max_minutes=100"
+    stopped = study.trainer(budget, "training.checkpoint_steps=3", folder=tmp_path)
+    monkeypatch.setattr(stopped, "_end_epoch", raise_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(*study.splits)
+    resumed = study.trainer(budget, folder=tmp_path)
+    resumed.resume()
+    assert resumed.spent >= 60
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(study: Study) -> None:
@@ -218,24 +243,60 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(study: Study
         trainer.fit(*study.splits)
 
 
-def test_a_damaged_checkpoint_is_refused_in_one_line(study: Study, tmp_path: Path) -> None:
-    study.fitted(folder=tmp_path)
-    path = tmp_path / "last.pt"
+def damage(path: Path, how: str) -> None:
+    """What a dying machine or disk does to a file."""
     content = path.read_bytes()
-    for damaged in (b"", content[: len(content) // 2], b"x" * 100):
-        path.write_bytes(damaged)
-        with pytest.raises(StudyError, match="last.pt: not a readable checkpoint") as caught:
-            study.trainer().load(path)
-        assert "\n" not in str(caught.value)
-    path.write_bytes(content)
-    with pytest.raises(StudyError, match="is not a checkpoint of this model"):
-        study.trainer("model=linear").load(path)
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes({"empty": b"", "torn": content[:middle], "flipped": flipped}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "torn", "flipped"])
+@pytest.mark.parametrize("num_damaged", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, num_damaged: int
+) -> None:
+    whole = study.fitted()
+    study.fitted("training.checkpoint_steps=3", folder=tmp_path)
+    checkpoints = training.list_checkpoints(tmp_path)
+    assert [path.name[11:19] for path in checkpoints] == ["00000016", "00000015"]
+    for path in checkpoints[:num_damaged]:
+        damage(path, how)
+    resumed = study.trainer(folder=tmp_path)
+    resumed.resume()
+    assert caplog.text.count("is damaged; going back to the one before") == num_damaged
+    assert resumed.step == (15 if num_damaged == 1 else 0)
+    resumed.fit(*study.splits)
+    assert identical(state(whole), state(resumed))
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(study: Study, tmp_path: Path) -> None:
+    study.fitted(folder=tmp_path)
+    with pytest.raises(StudyError, match="is not a checkpoint of this model") as caught:
+        study.trainer("model=linear", folder=tmp_path).resume()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_cannot_hold_code(tmp_path: Path) -> None:
-    torch.save({"model": math.sqrt}, tmp_path / "last.pt")
+    torch.save({"model": math.sqrt}, tmp_path / "best.pt")
     with pytest.raises(StudyError, match="not a readable checkpoint"):
-        training.load_weights(tmp_path / "last.pt")
+        training.load_weights(tmp_path / "best.pt")
+
+
+def test_what_is_missing_of_a_finished_run_is_written_again_to_the_byte(
+    study: Study, tmp_path: Path
+) -> None:
+    trainer = study.fitted(folder=tmp_path)
+    metrics = {"validation": trainer.evaluate(study.splits[1])}
+    files.write_atomically(tmp_path / "metrics.json", files.to_json(metrics))
+    paths = [tmp_path / name for name in records.RESULTS]
+    record = {"files": files.hash_files(tmp_path, paths), "metrics": metrics}
+    for path in paths:
+        path.unlink()
+    assert training.restore_results(tmp_path, record)
+    assert files.hash_files(tmp_path, paths) == record["files"]
+    damage(paths[0], "flipped")
+    assert not training.restore_results(tmp_path, record)
 
 
 def test_weights_have_the_same_bytes_each_time(study: Study, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import StudyError
-from .records import read_record
+from .files import write_atomically
+from .records import RESUMABLE, read_record
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so themselves
     import torch
@@ -38,6 +40,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]  # of the study
 ALLOWED = (f"{__package__}.", "torch.nn.", "torch.optim.")
+MISTAKES = (StudyError, HydraException, OmegaConfBaseException)
+FAILURES = "STUDY_FAILURES"  # the environment variable that names the file of failed jobs
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
@@ -50,18 +54,19 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
     """Makes a command of a function: composes `conf/config.yaml` with the command line's overrides.
 
     A person's mistake ends in one line on stderr and exit code 1; `hydra.verbose=true` shows
-    the traceback.
+    the traceback. A sweep goes on when a job fails, and ends with a line for each that did.
+    SIGTERM and Ctrl-C end in exit code 75: the same command, typed again, goes on.
     """
-    mistakes = (StudyError, HydraException, OmegaConfBaseException)
 
     @functools.wraps(main)
     def task(config: DictConfig) -> Any:
         try:
             return main(config)
-        except mistakes as error:
-            if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _note_failure(error)
+            elif isinstance(error, MISTAKES):
                 _leave(explain(error), 1)
-            log.error("error: %s", explain(error))
             raise
 
     composed = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
@@ -71,14 +76,41 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         if ROOT not in script.parents:
             _leave(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
+        failures = Path("runs", f".failures-{os.getpid()}")
+        os.environ[FAILURES] = str(failures.absolute())
+        signal.signal(signal.SIGTERM, _interrupt)
         try:
             return composed(task)()
         except KeyboardInterrupt as error:
-            _leave(f"interrupted: {error}".rstrip(": "), 130)
-        except mistakes as error:
-            _leave(explain(error), 1)
+            said = f"interrupted {error}".rstrip()
+            _leave(f"{said}; the same command, typed again, goes on from there", RESUMABLE)
+        except Exception as error:
+            if failures.exists():  # a line for each job of the sweep
+                _leave(failures.read_text(encoding="utf-8").rstrip().replace("\n", "\nerror: "), 1)
+            if isinstance(error, MISTAKES):
+                _leave(explain(error), 1)
+            raise
+        finally:
+            failures.unlink(missing_ok=True)
 
     return command
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM, as a scheduler sends it, ends what is going on as Ctrl-C does."""
+    raise KeyboardInterrupt("by SIGTERM")
+
+
+def _note_failure(error: Exception) -> None:
+    """Says why a job of a sweep failed, and notes it in a file: the job may be in any process."""
+    job = HydraConfig.get().job.num
+    line = f"job {job} ({' '.join(typed_overrides())}): {explain(error)}"
+    if isinstance(error, MISTAKES):
+        log.error("error: %s", line)
+    else:
+        log.exception("error: %s", line)
+    with open(os.environ[FAILURES], "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
 
 
 def _leave(message: str, code: int) -> NoReturn:
@@ -105,7 +137,8 @@ def explain(error: BaseException) -> str:
         key = found[1].lstrip("+~")
         return f"{key}: there is no such key{suggest(key, _known_keys())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])
+    kind = "" if isinstance(error, MISTAKES) else f"{type(error).__name__}: "
+    return kind + " ".join(lines[:2])
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -149,8 +182,15 @@ class Knobs:
     num_threads: int
     test: bool
     run_dir: str | None
+    replace: bool
     force: bool
     resume: str | None
+    description: str | None
+    note: str | None
+    group: str | None
+    price_per_hour: float | None
+    tolerance: Any
+    rerun_of: str | None
 
 
 def check(config: DictConfig) -> None:
@@ -359,9 +399,16 @@ def typed_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def to_yaml(config: DictConfig) -> bytes:
-    """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(config, resolve=True).encode()
+def to_values(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain dictionaries, lists and values."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def write(config: DictConfig, folder: Path) -> None:
+    """Writes config.yaml, resolved, into a run's folder."""
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
 
 
 def settle(config: DictConfig) -> tuple[DictConfig, Path | None]:

@@ -7,7 +7,6 @@ what it was made from and of each file's size and hash.
 
 import csv
 import gzip
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from . import StudyError
-from .records import hash_file, write_atomically
+from .files import hash_file, write_atomically
 
 Batch = dict[str, Tensor]
 SPLITS = ("train", "validation", "test")
@@ -137,7 +136,7 @@ class RandomShift:
         return {**batch, "image": moved}
 
 
-def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
+def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Checks prepared data against their manifest and against the parameters of this run.
 
     A file's hash is taken once, and again when its size or time of change differs.
@@ -147,7 +146,7 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
         parameters: What `data.prepare` says now.
 
     Returns:
-        The hash of the manifest, so of all the data.
+        The hash of each file, by its name in the folder.
 
     Raises:
         StudyError: the data are missing, altered, or were prepared with other parameters.
@@ -155,8 +154,7 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
     folder = Path(folder)
     mend = "type: dvc repro prepare"
     try:
-        text = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(text)
+        manifest = json.loads((folder / "manifest.json").read_bytes())
         made, files = manifest["parameters"], manifest["files"]
     except FileNotFoundError as error:
         raise StudyError(f"{folder}: no prepared data; {mend}") from error
@@ -181,7 +179,7 @@ def check_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> str:
     if now != seen:
         with suppress(StudyError):  # data mounted read-only are hashed each time
             write_atomically(seen_path, json.dumps(now).encode())
-    return hashlib.sha256(text).hexdigest()
+    return {name: file["sha256"] for name, file in files.items()}
 
 
 def _compare_parameters(folder: Path, made: Any, asked: Any, path: str = "data.prepare") -> None:

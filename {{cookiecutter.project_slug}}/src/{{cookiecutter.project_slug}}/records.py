@@ -2,298 +2,265 @@
 
 Files:
     config.yaml     the resolved configuration: every value of the run
-    record.json     commit, hashes, command, versions, hardware, status, times
+    record.json     all else that is known of it; docs/record.md says what each key means
     changes.patch   what stood in the work tree and in no commit, if anything did
     run.log         what the run said
     history.csv     a row an epoch          metrics.json   the final numbers
     best.pt         the weights that the numbers are of
-    last.pt         weights, optimizer and progress, to go on from
+    checkpoint-*.pt weights, optimizer and progress, to go on from: the newest and the one before
 """
 
-import hashlib
-import itertools
+import csv
+import io
 import json
 import logging
 import os
 import platform
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import StudyError
+from . import StudyError, provenance
+from .files import hash_files, to_json, write_atomically
+from .identity import explain, fingerprint, of_record
 
 log = logging.getLogger(__name__)
-VERSION = 1
-# Of the environment only what can change a number is kept: never a secret.
-ENVIRONMENT = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")
-MAX_PATCH_BYTES = 1_000_000  # an untracked file larger than this is data: named, not copied
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, even if the machine dies meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise StudyError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def to_json(value: Any) -> bytes:
-    """JSON as a person reads it: indented, one key a line, a newline at the end."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_files(root: Path, paths: Sequence[Path]) -> str:
-    """One SHA-256 over the names (relative to `root`) and contents of files, in any order."""
-    lines = sorted(f"{path.relative_to(root).as_posix()} {hash_file(path)}" for path in paths)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+VERSION = 2
+RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command, typed again, goes on
+RESULTS = ("best.pt", "history.csv", "metrics.json")
 
 
 def name_from(overrides: Sequence[str]) -> str:
-    """A folder's name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
+    """A name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
 
     It holds no character that a shell or Hydra would read as anything else.
     """
-    readable = "_".join(item.lstrip("+~") for item in overrides)
+    own = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
+    typed = [item.lstrip("+~") for item in overrides]
+    readable = "_".join(item for item in typed if item.partition("=")[0] not in own)
     return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 
 
-def take_folder(named: str | None, overrides: Sequence[str], *, force: bool) -> Path:
-    """Makes the folder of a new run: the one that is named, or one in runs/ that nobody has.
-
-    Raises:
-        StudyError: the folder holds something that would be lost, or cannot be made.
-    """
-    try:
-        return _new_folder(overrides) if named is None else _named_folder(Path(named), force=force)
-    except OSError as error:
-        raise StudyError(f"{error.filename}: cannot be made ({error.strerror})") from error
-
-
-def _new_folder(overrides: Sequence[str]) -> Path:
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        suffix = f"-{number}" if number > 1 else ""
-        folder = Path("runs", f"{stamp}_{name_from(overrides)}{suffix}")
-        try:
-            folder.mkdir(parents=True)  # mkdir itself decides which of two runs was first
-            return folder
-        except FileExistsError:
-            continue
-    raise AssertionError("unreachable")
-
-
-def _named_folder(folder: Path, *, force: bool) -> Path:
-    if force and (folder / "record.json").is_file():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if any(path.name != "record.json" for path in folder.iterdir()):
-            raise FileExistsError
-        with open(folder / "record.json", "x", encoding="utf-8") as file:
-            file.write("{}")  # ours from now on
-    except FileExistsError as error:
-        if (folder / "record.json").is_file():
-            hint = "holds another run; name another folder, or add force=true to replace it"
-        else:
-            hint = "holds other files; name an empty or a new folder"
-        raise StudyError(f"run_dir={folder}: {hint}") from error
-    return folder
-
-
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a run.
+    """The record of a run: its folder's, or a file of its own. One of version 1 is brought up.
 
     Raises:
         StudyError: there is none, or it cannot be read.
     """
+    path = folder if folder.suffix == ".json" else folder / "record.json"
     try:
-        record = json.loads((folder / "record.json").read_bytes())
-    except FileNotFoundError as error:
-        raise StudyError(f"{folder}: is not a run: it has no record.json") from error
-    except ValueError as error:
-        raise StudyError(f"{folder}/record.json: cannot be read ({error})") from error
-    assert isinstance(record, dict)
-    return record
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StudyError(f"{folder}: is not a run: there is no {path}") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("version"), int):
+        raise StudyError(f"{path}: is not a record")
+    if record["version"] > VERSION:
+        raise StudyError(f"{path}: was written by a newer version of this study; type: git pull")
+    return _from_version_1(record) if record["version"] == 1 else record
+
+
+def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
+    """The first records had one hash for all the code, one for all the data, and no fingerprint."""
+    hashes = old.get("hashes", {})
+    return {
+        **{key: value for key, value in old.items() if key not in ("hashes", "packages")},
+        "version": VERSION,
+        "fingerprint": None,
+        "overrides": shlex.split(old.get("command", ""))[2:],
+        "code": {"all": hashes.get("code")},
+        "data": {"all": hashes.get("data")},
+        "lock": hashes.get("lock"),
+        "packages": {"installed": old.get("packages", {}), "locked": {}},
+    }
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, an epoch each; none if there is no such file."""
+    try:
+        text = (folder / "history.csv").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    rows = csv.DictReader(io.StringIO(text))
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 @contextmanager
 def recording(
-    folder: Path, root: Path, *, overrides: Sequence[str], data: str
+    folder: Path,
+    root: Path,
+    *,
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     """Keeps the record of a run in its folder, with status, times and log, whatever ends it.
 
     The status is `running`, then `finished`, `interrupted` or `failed`, with the error. A record
     that is already there is that of the run's first part: it is kept and added to.
 
+    Args:
+        folder: The run's, from `runs.claim`.
+        root: The study's.
+        identity: What the run is known by: see `identity.identify`.
+        config: The resolved configuration.
+        overrides: The command line behind `python run.py`.
+
     Raises:
-        StudyError: the run is resumed on other data.
+        StudyError: the run is resumed on other data, or the record cannot be written.
     """
-    path = folder / "record.json"
-    record = read_record(folder) if path.exists() else {}
-    started = datetime.now(timezone.utc)
-    if record.get("version"):
-        before, now = record["hashes"], hash_inputs(root, data)
-        if before["data"] != data:
-            raise StudyError(f"resume={folder}: the data are not those that the run began with")
-        for name, value in now.items():
-            if value != before[name]:
-                log.warning("the %s is not that with which the run began", name)
-        record.setdefault("resumed", []).append(started.isoformat(timespec="seconds"))
+    record = read_record(folder)
+    if "started" in record:
+        record = _next_part(folder, record, identity)
     else:
-        record = describe(root, folder, overrides=overrides, data=data)
-        record["started"] = started.isoformat(timespec="seconds")
-    record["status"] = "running"
-    record.pop("error", None)
-    write_atomically(path, to_json(record))
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+        record = describe(root, folder, identity=identity, config=config, overrides=overrides)
+    started = _now()
+    part = {"started": started.isoformat(), "host": platform.node(), "pid": os.getpid()}
+    record.setdefault("parts", []).append(part)
+    record.setdefault("started", part["started"])
+    record |= {"status": "running", "exit_code": None, "error": None}
+    data = Path(config["data"]["folder"])
+    record["inputs"] = hash_files(root, provenance.files_read(root, without=data))
+    energy = provenance.read_energy(identity["device"])
+    write_atomically(folder / "record.json", to_json(record))
+    handler = _LogFile(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         yield record
-        record["status"] = "finished"
+        record |= {"status": "finished", "exit_code": 0}
+        record["files"] = hash_files(folder, [folder / name for name in RESULTS])
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         record["status"] = "interrupted" if interrupted else "failed"
+        record["exit_code"] = RESUMABLE if interrupted else 1
         record["error"] = f"{type(error).__name__}: {error}".strip(": ")
         handler.emit(  # into the file alone: the console is told by whoever catches it
             logging.makeLogRecord(
                 {"msg": record["error"], "levelname": "ERROR", "exc_info": sys.exc_info()}
             )
         )
+        with suppress(StudyError):  # a full disk: what has gone wrong is the error to be told
+            _end_part(folder, record, started, energy, handler)
         raise
+    else:
+        record["inputs"] = hash_files(root, provenance.files_read(root, without=data))
+        _end_part(folder, record, started, energy, handler)
     finally:
-        ended = datetime.now(timezone.utc)
-        record["ended"] = ended.isoformat(timespec="seconds")
-        seconds = (ended - started).total_seconds()
-        record["seconds"] = round(record.get("seconds", 0.0) + seconds, 3)
         logging.getLogger().removeHandler(handler)
         handler.close()
-        write_atomically(path, to_json(record))
 
 
-def describe(root: Path, folder: Path, *, overrides: Sequence[str], data: str) -> dict[str, Any]:
-    """What goes into a run, as far as a machine can tell.
+class _LogFile(logging.FileHandler):
+    """A log that must not stop a run: on a full disk its lines go missing, in silence."""
 
-    Args:
-        root: The folder of the study.
-        folder: The run's folder; uncommitted changes are written into it as a patch.
-        overrides: The command line behind `python run.py`.
-        data: The hash of the prepared data.
-    """
-    packages = {item.metadata["Name"]: item.version for item in metadata.distributions()}
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Does nothing; logging would print a traceback a line."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on; with other code it is no longer known by one fingerprint."""
+    before = of_record(record)
+    if before["data"] != identity["data"]:
+        raise StudyError(f"resume={folder}: the data are not those that the run began with")
+    changed = explain(before, identity)
+    for line in changed:
+        log.warning("since the run began: %s", line)
+    if changed:
+        record["fingerprint"] = None
+        record["mixed"] = [*record.get("mixed", []), *changed]
+    part = record["parts"][-1] if record.get("parts") else None
+    if record.get("status") == "running" and part is not None:
+        # killed: it lived at least as long as it wrote
+        last = datetime.fromtimestamp(max(_written(folder)) // 1, timezone.utc)
+        seconds = max(0.0, (last - datetime.fromisoformat(part["started"])).total_seconds())
+        part |= {"ended": last.isoformat(), "seconds": seconds, "status": "killed"}
+        record["seconds"] = record.get("seconds", 0.0) + seconds
+    return record
+
+
+def _written(folder: Path) -> list[float]:
+    """When each file of a run was last written."""
+    return [path.stat().st_mtime for path in folder.iterdir() if path.name != ".lock"]
+
+
+def _end_part(
+    folder: Path,
+    record: dict[str, Any],
+    started: datetime,
+    energy: float | None,
+    handler: logging.Handler,
+) -> None:
+    """Writes the record of what has ended, and what it cost."""
+    handler.flush()
+    ended = datetime.now(timezone.utc)
+    seconds = round((ended - started).total_seconds(), 3)
+    record["parts"][-1] |= {
+        "ended": ended.replace(microsecond=0).isoformat(),
+        "seconds": seconds,
+        "status": record["status"],
+    }
+    record["ended"] = record["parts"][-1]["ended"]
+    record["seconds"] = round(record.get("seconds", 0.0) + seconds, 3)
+    with open(folder / "run.log", "rb") as file:
+        record["log_lines"] = sum(1 for _ in file)
+    record["cost"] = _cost(record, energy)
+    write_atomically(folder / "record.json", to_json(record))
+
+
+def _cost(record: Mapping[str, Any], energy: float | None) -> dict[str, Any]:
+    """Device hours times the price that the configuration names, and energy where it is told."""
+    hours = record["seconds"] / 3600
+    price = record["config"].get("price_per_hour")
+    joules = None
+    if energy is not None and (now := provenance.read_energy(record["device"])) is not None:
+        joules = now - energy + ((record.get("cost") or {}).get("joules") or 0.0)
+    return {
+        "device_hours": round(hours, 6),
+        "price": None if price is None else round(hours * price, 6),
+        "joules": joules,
+    }
+
+
+def describe(
+    root: Path,
+    folder: Path,
+    *,
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> dict[str, Any]:
+    """What goes into a run, as far as a machine can tell. Writes changes.patch if there are any."""
+    git, patch = provenance.describe_git(root)
+    if patch:
+        write_atomically(folder / "changes.patch", patch)
     return {
         "version": VERSION,
+        "fingerprint": fingerprint(identity),
+        "name": name_from(overrides),
+        **{key: config.get(key) for key in ("description", "note", "group", "rerun_of")},
         "command": shlex.join(["python", "run.py", *overrides]),
-        "git": describe_git(root, folder / "changes.patch"),
-        "hashes": hash_inputs(root, data),
-        "python": platform.python_version(),
-        "packages": dict(sorted(packages.items())),
-        "hardware": describe_hardware(),
-        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        "overrides": list(overrides),
+        "seed": config["seed"],
+        "config": config,
+        "git": git,
+        **{key: identity[key] for key in ("code", "data", "lock", "python", "device")},
+        "packages": provenance.describe_packages(root),
+        "hardware": provenance.describe_hardware(),
+        "environment": provenance.describe_environment(),
+        "checks": ["configuration: keys, types, ranges", "data: parameters, sizes, hashes"],
     }
-
-
-def hash_inputs(root: Path, data: str) -> dict[str, str]:
-    """The hashes of code, data and lock, as a record keeps them."""
-    code = [root / "run.py", *(root / "src").rglob("*.py")]
-    lock = hash_file(root / "requirements.lock")
-    return {"code": hash_files(root, code), "data": data, "lock": lock}
-
-
-def describe_hardware() -> dict[str, Any]:
-    """The machine: host, system, processor, cores and graphics cards."""
-    import torch  # pylint: disable=import-outside-toplevel  # a record is read without it
-
-    cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": cards,
-        "cuda": torch.version.cuda,
-    }
-
-
-def _processor() -> str:
-    """The model of the processor; Linux alone tells it in a file."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return str(re.findall(r"model name\s*:\s*(.*)", text)[0])
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def describe_git(root: Path, patch: Path) -> dict[str, Any] | None:
-    """Commit and branch of the study; what is not committed, new files too, goes to `patch`.
-
-    Returns:
-        None outside a repository with a commit, or without git. An image has neither: it is told
-        its commit when it is built, and says so in GIT_REV.
-    """
-    if not (commit := _git(root, "rev-parse", "HEAD")):
-        revision = os.environ.get("GIT_REV", "")
-        clean = not revision.endswith("-dirty")
-        return {"commit": revision.removesuffix("-dirty"), "clean": clean} if revision else None
-    branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
-    sizes = {}
-    for name in filter(None, untracked):
-        with suppress(OSError):  # gone meanwhile
-            sizes[name] = (root / os.fsdecode(name)).lstat().st_size
-    small = [name for name, size in sizes.items() if size <= MAX_PATCH_BYTES]
-    # a copy of the index is told of the new files: the user's own stays as it is
-    index = patch.with_name(".index.tmp")
-    real = root / os.fsdecode(_git(root, "rev-parse", "--git-path", "index").strip())
-    try:
-        shutil.copyfile(real, index)
-        environment = {**os.environ, "GIT_INDEX_FILE": str(index.resolve())}
-        for start in range(0, len(small), 500):  # a command line has a limit
-            chosen = [os.fsdecode(name) for name in small[start : start + 500]]
-            _git(root, "add", "--intent-to-add", "--", *chosen, env=environment)
-        changes = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", env=environment)
-    except OSError:
-        changes = b""
-    finally:
-        index.unlink(missing_ok=True)
-    if changes:
-        write_atomically(patch, changes)
-    return {
-        "commit": commit.decode().strip(),
-        "branch": branch.decode().strip(),
-        "clean": not changes,
-        "large_untracked": [os.fsdecode(name) for name in sizes if name not in small],
-    }
-
-
-def _git(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> bytes:
-    """What git answers, or nothing where it is absent, refuses or knows no commit."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, env=env, capture_output=True, check=False
-        )
-    except OSError:
-        return b""
-    return b"" if done.returncode else done.stdout

@@ -64,17 +64,29 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
-    kind, _, index = name.partition(":")
+    kind, index = kind_of(name), name.partition(":")[2]
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in available or (index and not index.isdigit()):
+    if index and not index.isdigit():
         raise StudyError(f"device={name}: must be one of auto, cpu, cuda, mps")
     if int(index or 0) >= available[kind]:
         raise StudyError(f"device={name}: not on this machine; type device=auto or device=cpu")
     return torch.device(name)
+
+
+def kind_of(name: str) -> str:
+    """The kind of device that a name stands for: `cpu`, `cuda` or `mps`, whether it is here or not.
+
+    Raises:
+        StudyError: there is no such kind.
+    """
+    kind = choose_device(name).type if name == "auto" else name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise StudyError(f"device={name}: must be one of auto, cpu, cuda, mps")
+    return kind
 
 
 def set_determinism(deterministic: bool, *, num_threads: int) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import logging
 import math
+import os
 import pickle
 import signal
 import threading
@@ -24,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from . import StudyError
 from .data import Batch, batches
 from .metrics import MeanLoss, Metric, num_targets
-from .records import write_atomically
+from .files import hash_file, to_json, write_atomically
 from .reproducibility import permutation, seed_step
 
 log = logging.getLogger(__name__)
@@ -191,7 +193,7 @@ class Trainer:
         metrics: Called for each evaluation to make a new metric; by name.
         seed: Order of the data and every random number of torch are functions of it and the step.
         device: Where batches go.
-        folder: Where `last.pt`, `best.pt` and `history.csv` are kept; None writes nothing.
+        folder: Where checkpoints, `best.pt` and `history.csv` are kept; None writes nothing.
         augmentation: Applied to each training batch, on the device; never in evaluation.
     """
 
@@ -221,6 +223,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.best_weights: dict[str, Tensor] | None = None
         self._pending: list[Tensor] = []  # losses not yet fetched from the device
+        self.spent = 0.0  # seconds in training, up to the last checkpoint
         self._saved = time.monotonic()
 
     def fit(self, train: Dataset[Batch], validation: Dataset[Batch]) -> str:
@@ -231,14 +234,14 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: at the first step whose loss is infinite or not a number.
-            Interrupted: SIGINT or SIGTERM came; the step was finished and `last.pt` written.
+            Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
         """
         num_steps = math.ceil(len(train) / self.settings.batch_size)  # type: ignore[arg-type]
         total = self.settings.num_epochs * num_steps
         minutes = self.settings.max_minutes
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        ended = ""
         self._saved = time.monotonic()
+        deadline = math.inf if minutes is None else self._saved + 60 * minutes - self.spent
+        ended = ""
         with (
             catch_signals() as signals,
             logging_redirect_tqdm(),
@@ -251,7 +254,7 @@ class Trainer:
                     progress.update()
                     self._save_when_due(now=bool(signals))
                     if signals:
-                        raise Interrupted(f"{signals[0]} after step {self.step}")
+                        raise Interrupted(f"by {signals[0]} after step {self.step}")
                     if time.monotonic() > deadline:
                         break
                 # not so if time ran out; so too if a run resumes behind the last step of an epoch
@@ -263,6 +266,8 @@ class Trainer:
                     ended = "patience"
                 elif time.monotonic() > deadline:
                     ended = "time budget"
+        if ended == "time budget":
+            self.spent, self._saved = 0.0, time.monotonic()  # to go on means to grant another
         self._finish()
         return ended
 
@@ -372,20 +377,22 @@ class Trainer:
             self.save()
 
     def _finish(self) -> None:
-        """Writes `last.pt` and `best.pt`, and loads the best weights into the model."""
+        """Writes a checkpoint and `best.pt`, and loads the best weights into the model."""
         self.save()
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         if self.folder is not None:
             write_history(self.folder / "history.csv", self.history)
-            save_weights(self.folder / "best.pt", self.model.state_dict())
+            write_atomically(self.folder / "best.pt", to_bytes(self.model.state_dict()))
 
     def save(self) -> None:
-        """Writes `last.pt`: everything that `load` needs to go on, bit for bit."""
+        """Writes a checkpoint: everything that `resume` needs to go on, bit for bit."""
         self._fetch_losses()  # weights that are behind a loss that is not finite are never saved
-        self._saved = time.monotonic()
+        now = time.monotonic()
+        self.spent, self._saved = self.spent + now - self._saved, now
         if self.folder is None:
             return
+        log_file = self.folder / "run.log"
         state = {
             "step": self.step,
             "epoch_loss": self.epoch_loss,
@@ -394,33 +401,108 @@ class Trainer:
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "spent": self.spent,
+            "log_bytes": log_file.stat().st_size if log_file.exists() else 0,
         }
-        save_weights(self.folder / "last.pt", state)
+        save_checkpoint(self.folder, state)
 
-    def load(self, path: Path) -> None:
-        """Goes on from a `last.pt`.
+    def resume(self) -> None:
+        """Goes on from the newest whole checkpoint in its folder, if there is one.
+
+        The log is cut back to where it was then: what is done again is said again.
 
         Raises:
-            StudyError: the file cannot be read, or is of another model.
+            StudyError: the checkpoint is of another model.
         """
-        state = load_weights(path, self.device)
+        assert self.folder is not None
+        found = load_checkpoint(self.folder)
+        if found is None:
+            return
+        path, state = found
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.step, self.epoch_loss = state["step"], state["epoch_loss"]
             self.history, self.best_weights = state["history"], state["best"]
+            self.spent, log_bytes = state["spent"], state["log_bytes"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise StudyError(f"{path}: is not a checkpoint of this model ({reason})") from error
+        log_file = self.folder / "run.log"
+        if log_file.exists() and log_file.stat().st_size > log_bytes:
+            os.truncate(log_file, log_bytes)
+        log.info("goes on behind step %d", self.step)
 
 
-def save_weights(path: Path, state: Mapping[str, Any]) -> None:
-    """Saves tensors and plain values; the same content gives the same bytes."""
-    # torch writes the file's name into the file, so a temporary name would change its hash
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_atomically(path, buffer.getvalue())
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, and removes all but it and the one before.
+
+    Its name holds its step and the hash of its content: what is torn or corrupted is told by it.
+    """
+    content = to_bytes(state)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    path = folder / f"checkpoint-{state['step']:08d}-{digest}.pt"
+    write_atomically(path, content)
+    others = [other for other in list_checkpoints(folder) if other != path]
+    for old in others[1:]:
+        old.unlink(missing_ok=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    paths = folder.glob("checkpoint-*.pt")
+    return sorted(paths, key=lambda path: (path.name[:19], path.stat().st_mtime_ns), reverse=True)
+
+
+def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint in a folder that is whole, or None; of each damaged one it warns."""
+    for path in list_checkpoints(folder):
+        if hash_file(path)[:16] == path.stem.rpartition("-")[2]:
+            return path, load_weights(path)
+        log.warning("%s: is damaged; going back to the one before", path)
+    return None
+
+
+def restore_results(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Writes again what is missing of a finished run's results, from its last checkpoint.
+
+    DVC takes a stage's outputs away before it runs its command.
+
+    Returns:
+        Whether all are there, with the hashes that the record gives.
+    """
+    missing = [name for name in record["files"] if not (folder / name).is_file()]
+    found = load_checkpoint(folder) if missing else None
+    if missing and found is None:
+        return False
+    if found is not None:
+        state = found[1]
+        weights = state["model"] if state["best"] is None else state["best"]
+        write_history(folder / "history.csv", state["history"])
+        write_atomically(folder / "best.pt", to_bytes(weights))
+        write_atomically(folder / "metrics.json", to_json(record["metrics"]))
+    return all(hash_file(folder / name) == known for name, known in record["files"].items())
+
+
+def to_bytes(state: Mapping[str, Any]) -> bytes:
+    """Tensors and plain values as `torch.load` reads them; the same content gives the same bytes.
+
+    Tensors are those of the CPU, so that any machine can read them.
+    """
+    buffer = io.BytesIO()  # torch would write a file's name into the file, a temporary one's too
+    torch.save(_on_cpu(dict(state)), buffer)
+    return buffer.getvalue()
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(item) for item in value]
+    return value
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

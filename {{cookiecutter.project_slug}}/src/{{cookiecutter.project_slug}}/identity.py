@@ -1,0 +1,138 @@
+"""What a run is known by, and what differs between two.
+
+Two runs with the same identity compute the same numbers: it holds the configuration, the code, the
+data, the locked environment, the version of Python and the kind of device, and nothing else.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .files import hash_file, hash_files
+
+# Keys of the configuration that cannot change a number: where a run stands and what is said of it.
+WITHOUT_EFFECT = (
+    *("description", "note", "group", "rerun_of", "price_per_hour", "tolerance"),
+    *("run_dir", "force", "replace", "resume", "data.folder"),
+    *("training.checkpoint_steps", "training.checkpoint_minutes"),
+    "device",  # its kind counts instead: auto is one of them
+)
+HARDWARE = ("processor", "instructions", "cores", "gpus", "driver", "cuda", "system", "threads")
+NOTHING = "nothing that is recorded changed: nondeterminism"
+
+
+def identify(
+    root: Path, config: Mapping[str, Any], data: Mapping[str, str], device: str
+) -> dict[str, Any]:
+    """The identity of a run that is about to start.
+
+    Args:
+        root: The study's folder.
+        config: The resolved configuration.
+        data: The hash of each prepared file.
+        device: Its kind: `cpu`, `cuda` or `mps`.
+    """
+    made = ("__pycache__", ".egg-info")  # by Python and by its installers
+    sources = [
+        path
+        for path in (root / "src").rglob("*")
+        if path.is_file() and not any(part.endswith(made) for part in path.parts)
+    ]
+    return {
+        "config": flatten(config),
+        "code": hash_files(root, [root / "run.py", *sources]),
+        "data": dict(data),
+        "lock": hash_file(root / "requirements.lock"),
+        "python": platform.python_version(),
+        "device": device,
+    }
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """The SHA-256 of an identity: the same inputs, the same fingerprint, on every machine."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Each value of a configuration that can change a number, by its key with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in WITHOUT_EFFECT:
+            continue
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a run that has been recorded."""
+    config = flatten(record.get("config") or {})
+    keys = ("code", "data", "lock", "python", "device")
+    return {"config": config, **{key: record.get(key) for key in keys}}
+
+
+def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each thing that differs between two records: what, from what, to what.
+
+    Config first, then code, data, other files that were read, environment, hardware.
+    """
+    config = dict(_differences(flatten(before["config"]), flatten(now["config"])))
+    lines = [f"config: {key}: {change}" for key, change in config.items()]
+    lines += [f"code: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "code")]
+    lines += [f"data: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "data")]
+    if "inputs" in before and "inputs" in now:
+        lines += [f"data: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "inputs")]
+    lines += [f"environment: {line}" for line in _explain_environment(before, now)]
+    machines = [record.get("hardware") or {} for record in (before, now)]
+    machines = [{key: each.get(key) for key in HARDWARE} for each in machines if each]
+    if len(machines) == 2:
+        for key, change in _differences(*machines):
+            if key != "threads" or "num_threads" not in config:  # these follow from that
+                lines.append(f"hardware: {key}: {change}")
+    if before["device"] != now["device"]:
+        lines.append(f"hardware: device: {before['device']} -> {now['device']}")
+    return lines
+
+
+def _explain_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Packages by name; the hash of the lock alone where no version in it tells."""
+    if before["python"] != now["python"]:
+        yield f"python: {before['python']} -> {now['python']}"
+    named = False
+    for kind in ("locked", "installed"):
+        old, new = ((record.get("packages") or {}).get(kind) for record in (before, now))
+        if old and new:
+            for name, change in _differences(old, new):
+                named |= kind == "locked"
+                yield f"{name} ({kind}): {change}"
+    if before["lock"] != now["lock"] and not named:
+        yield "requirements.lock: changed"
+    if "environment" in before and "environment" in now:
+        for name, change in _differences(before["environment"], now["environment"]):
+            yield f"{name}: {change}"
+
+
+def _changed(
+    before: Mapping[str, Any], now: Mapping[str, Any], key: str
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    old, new = before[key] or {}, now[key] or {}
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield name, (old.get(name), new.get(name))
+
+
+def _word(old: object, new: object) -> str:
+    return "is new" if old is None else "is gone" if new is None else "changed"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            left, right = (str(side[key]) if key in side else "none" for side in (old, new))
+            yield key, f"{left} -> {right}"
