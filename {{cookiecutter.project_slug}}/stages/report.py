@@ -23,9 +23,11 @@ from scipy import stats
 
 from {{ cookiecutter.project_slug }} import StudyError
 from {{ cookiecutter.project_slug }}.files import write_atomically
+from {{ cookiecutter.project_slug }}.records import publish, read_record
 
 PUBLISHED = Path("runs/published")
 RESULTS = Path("results")
+RECORDS = RESULTS / "records"
 MARKERS = ("<!-- results: begin -->", "<!-- results: end -->")
 METRIC = "accuracy"  # on the test split: what the table shows, and the figure on validation
 CONFIDENCE = 0.95
@@ -95,7 +97,22 @@ def report(experiments: list[str], seeds: list[str]) -> None:
     for suffix, content in figures.items():
         write_atomically(RESULTS / f"learning_curves.{suffix}", content)
     put_into_readme(Path("README.md"), tables["md"])
+    publish_records(known)
     print(tables["md"])
+
+
+def publish_records(folders: set[Path]) -> None:
+    """Writes results/records/: what it takes to run each published run again, in any clone."""
+    for folder in folders:
+        publish(folder, RECORDS / f"{folder.name}.json")
+    names = {f"{folder.name}.json" for folder in folders}
+    for path in RECORDS.glob("*.json"):
+        if path.name not in names:
+            path.unlink()
+    patches = {read_record(path).get("patch") for path in RECORDS.glob("*.json")}
+    for path in RECORDS.glob("*.patch"):
+        if path.name not in patches:
+            path.unlink()
 
 
 def read_metric(folder: Path) -> float:

@@ -1,5 +1,10 @@
 """What the tests start from: the tiny table, prepared by the code that prepares the real one."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +47,11 @@ def _compose(tiny: Path) -> Compose:
     return compose
 
 
+@pytest.fixture(name="copy")
+def _copy(tmp_path: Path) -> "Copy":
+    return Copy(tmp_path / "copy")
+
+
 def identical(left: object, right: object) -> bool:
     """Whether two nests of tensors and values are equal, bit for bit."""
     if isinstance(left, torch.Tensor):
@@ -51,3 +61,43 @@ def identical(left: object, right: object) -> bool:
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return len(left) == len(right) and all(map(identical, left, right))
     return left == right
+
+
+class Copy:
+    """A copy of the study: one experiment, one seed, an epoch on the tiny table."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        unwanted = (".*", "runs", "prepared*", "results", "__pycache__", "dvc.lock")
+        shutil.copytree(configuration.ROOT, folder, ignore=shutil.ignore_patterns(*unwanted))
+        (folder / ".dvc").mkdir()
+        (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+        shutil.copyfile(configuration.ROOT / ".dvcignore", folder / ".dvcignore")
+        (folder / "results").mkdir()
+        self.edit("conf/data/digits.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
+        self.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 1")
+        self.edit("conf/config.yaml", r"num_threads: \d+", "num_threads: 1")
+        self.edit("dvc.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
+        self.edit("dvc.yaml", r"experiments: \[(\w+).*\]", r"experiments: [\1]")
+        self.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
+
+    def edit(self, name: str, pattern: str, replacement: str) -> None:
+        """Replaces what is there, for sure."""
+        path = self.folder / name
+        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
+        assert count, f"{pattern} is not in {name}"
+        path.write_text(text, encoding="utf-8")
+
+    def call(self, *words: str, code: int = 0) -> str:
+        """What a command prints, in this environment and on the copy's own library."""
+        bin_folder = Path(sys.executable).parent
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+        }
+        done = subprocess.run(
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout

@@ -1,15 +1,11 @@
 """`dvc repro` and the commands of README.md, in a copy of the study with the tiny table."""
 
-import os
 import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import report
-from conftest import TINY
+from conftest import TINY, Copy
 from omegaconf import OmegaConf
 
 from {{ cookiecutter.project_slug }} import configuration
@@ -21,51 +17,6 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
     for line in block.splitlines()
 ]
-
-
-class Copy:
-    """A copy of the study: one experiment, one seed, an epoch on the tiny table."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        unwanted = (".*", "runs", "prepared*", "results", "__pycache__", "dvc.lock")
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*unwanted))
-        (folder / ".dvc").mkdir()
-        (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
-        shutil.copyfile(ROOT / ".dvcignore", folder / ".dvcignore")
-        (folder / "results").mkdir()
-        self.edit("conf/data/digits.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
-        self.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 1")
-        self.edit("conf/config.yaml", r"num_threads: \d+", "num_threads: 1")
-        self.edit("dvc.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
-        self.edit("dvc.yaml", r"experiments: \[(\w+).*\]", r"experiments: [\1]")
-        self.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
-
-    def edit(self, name: str, pattern: str, replacement: str) -> None:
-        """Replaces what is there, for sure."""
-        path = self.folder / name
-        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
-        assert count, f"{pattern} is not in {name}"
-        path.write_text(text, encoding="utf-8")
-
-    def call(self, *words: str) -> str:
-        """What a command prints, in this environment and on the copy's own library."""
-        bin_folder = Path(sys.executable).parent
-        environment = {
-            **os.environ,
-            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
-        }
-        done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-
-@pytest.fixture(name="copy")
-def _copy(tmp_path: Path) -> Copy:
-    return Copy(tmp_path / "copy")
 
 
 def stages_run(output: str) -> list[str]:

@@ -77,7 +77,7 @@ def files_read(root: Path, *, without: Path) -> list[Path]:
 
     These two are known of a run in other ways, and so are the prepared data.
     """
-    skipped = [root / name for name in UNWATCHED] + [without.resolve()]
+    skipped = [root / name for name in UNWATCHED] + [without.absolute(), without.resolve()]
     paths = []
     for path in map(Path, sorted(_read)):
         hidden = path.name.startswith(".") or "__pycache__" in path.parts

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from . import StudyError, provenance
-from .files import hash_files, to_json, write_atomically
+from .files import hash_file, hash_files, to_json, write_atomically
 from .identity import explain, fingerprint, of_record
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,32 @@ def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
         "lock": hashes.get("lock"),
         "packages": {"installed": old.get("packages", {}), "locked": {}},
     }
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Writes the record of a run with all that it takes to run it again elsewhere.
+
+    Its history comes with it, its uncommitted changes beside it, and the names of hosts do not. One
+    that is there and gave the same results stays: those numbers need no other.
+    """
+    record = read_record(folder)
+    results = hash_files(folder, [folder / name for name in RESULTS])
+    if path.exists() and read_record(path).get("files") == results:
+        return
+    if record.get("files") != results:  # DVC has restored the results of some other time
+        log.warning("%s: its record is of other results; not published", folder)
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    patch = folder / "changes.patch"
+    if patch.exists():
+        record["patch"] = f"{hash_file(patch)[:16]}.patch"
+        write_atomically(path.with_name(record["patch"]), patch.read_bytes())
+    record["hardware"].pop("host", None)
+    for part in record["parts"]:
+        part.pop("host", None)
+        part.pop("pid", None)
+    write_atomically(path, to_json({**record, "history": read_history(folder)}))
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -173,7 +199,7 @@ def _now() -> datetime:
 
 
 def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run that goes on; with other code it is no longer known by one fingerprint."""
+    """The record of a run that goes on; with other code no one fingerprint stands for it."""
     before = of_record(record)
     if before["data"] != identity["data"]:
         raise StudyError(f"resume={folder}: the data are not those that the run began with")
