@@ -1,19 +1,15 @@
 """The study that comes out: as a user sets it up, checks it, reproduces it and hands it on."""
 
 import csv
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import TEMPLATE, Study, generate
 
-TEMPLATE = Path(__file__).parent.parent
-# a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
-UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
 EXPECTED = {"linear": 0.94, "mlp": 0.96, "cnn": 0.98}
 LONGEST = "a_study_whose_name_is_as_long_as_it_gets"
 AWKWARD = {
@@ -24,64 +20,6 @@ AWKWARD = {
 pytestmark = pytest.mark.slow
 
 
-class Study:
-    """A baked study with its own environment."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def call(self, *words: str | Path, check: bool = True) -> str:
-        """What a command prints in the study's folder and environment."""
-        kept = ("HOME", "LANG", "PIP_", "SSL_", "UV_", "REQUESTS_", "CURL_")
-        environment = {
-            **{name: value for name, value in os.environ.items() if name.startswith(kept)},
-            "PATH": f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "UV_CACHE_DIR": UV_CACHE,
-            "PYTHONPATH": str(self.folder / "src"),  # a copy shares the environment, not the code
-        }
-        done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0 or not check, f"{done.stdout[-20000:]}\n{done.stderr[-20000:]}"
-        return done.stdout
-
-
-def bake(folder: Path, **answers: str) -> Path:
-    """What `cookiecutter` makes of the answers."""
-    words = [f"{key}={answer}" for key, answer in answers.items()]
-    program = [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(folder)]
-    subprocess.run([*program, str(TEMPLATE), *words], check=True, capture_output=True)
-    (study,) = folder.iterdir()
-    return study
-
-
-@pytest.fixture(name="identity", scope="session")
-def _identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a git identity, for the studies of this file."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n\tname = A Tester\n\temail = tester@example.org\n")
-    return home
-
-
-@pytest.fixture(name="study", scope="session")
-def _study(tmp_path_factory: pytest.TempPathFactory, identity: Path) -> Study:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(identity))
-        study = Study(bake(tmp_path_factory.mktemp("baked")))
-    study.call("make", "env", f"PYTHON={sys.executable}")
-    return study
-
-
-@pytest.fixture(name="reproduced", scope="session")
-def _reproduced(study: Study) -> Study:
-    """The study with every published number, committed."""
-    study.call("dvc", "repro")
-    study.call("git", "add", "--all")
-    name = ("-c", "user.name=A Tester", "-c", "user.email=tester@example.org")
-    study.call("git", *name, "commit", "-m", "Reproduce")
-    return study
-
-
 def test_black_pylint_mypy_and_import_linter_find_nothing(study: Study) -> None:
     study.call("make", "lint")
 
@@ -89,11 +27,11 @@ def test_black_pylint_mypy_and_import_linter_find_nothing(study: Study) -> None:
 def test_black_changes_nothing_whatever_the_answers(study: Study, tmp_path: Path) -> None:
     assert len(LONGEST) == 40
     for answers in ({"project_slug": "a"}, AWKWARD):
-        study.call("black", "--check", bake(tmp_path / answers["project_slug"], **answers))
+        study.call("black", "--check", generate(tmp_path / answers["project_slug"], **answers))
 
 
 def test_the_longest_name_leaves_no_line_too_long(tmp_path: Path) -> None:
-    for path in bake(tmp_path, **AWKWARD).rglob("*.py"):
+    for path in generate(tmp_path, **AWKWARD).rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert len(line) <= 100, f"{path}: {line}"
 
@@ -128,14 +66,6 @@ def test_a_second_repro_does_nothing(reproduced: Study) -> None:
     assert reproduced.call("git", "status", "--porcelain") == ""
 
 
-def test_everything_made_anew_is_the_same_byte_for_byte(reproduced: Study) -> None:
-    before = (reproduced.folder / "dvc.lock").read_bytes()
-    output = reproduced.call("dvc", "repro", "--force")
-    assert output.count("Running stage 'train@") == 9
-    assert (reproduced.folder / "dvc.lock").read_bytes() == before
-    assert reproduced.call("git", "status", "--porcelain") == ""
-
-
 def test_what_dvc_tracks_names_no_machine(reproduced: Study) -> None:
     tracked = [reproduced.folder / "dvc.lock", *(reproduced.folder / "results").iterdir()]
     for pattern in ("**/metrics.json", "**/history.csv", "**/best.pt", "**/manifest.json"):
@@ -167,9 +97,7 @@ def test_a_second_clone_pulls_every_result(reproduced: Study, tmp_path: Path) ->
 def test_a_comment_runs_no_training_and_a_value_runs_its_own(
     reproduced: Study, tmp_path: Path
 ) -> None:
-    copy = Study(tmp_path / "copy")
-    shutil.copytree(reproduced.folder, copy.folder, ignore=shutil.ignore_patterns(".venv"))
-    (copy.folder / ".venv").symlink_to(reproduced.folder / ".venv")
+    copy = reproduced.copy(tmp_path / "copy")
     path = copy.folder / "conf" / "model" / "linear.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(f"{text}# a comment\n", encoding="utf-8")

@@ -27,14 +27,12 @@ def main(config: DictConfig) -> float:
     from {{ cookiecutter.project_slug }} import (
         data,
         identity,
-        provenance,
         reproducibility,
         runs,
         training,
     )
 
     root, values = configuration.ROOT, configuration.to_values(config)
-    provenance.watch_reads(root)
     prepared = data.check_prepared(config.data.folder, config.data.prepare)
     device = reproducibility.kind_of(config.device)
     known_by = identity.identify(root, values, prepared, device)

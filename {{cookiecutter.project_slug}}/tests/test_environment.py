@@ -16,7 +16,7 @@ from {{ cookiecutter.project_slug }} import configuration
 ROOT = configuration.ROOT
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-OWN = {path.stem for path in [*ROOT.glob("**/stages/*.py"), *ROOT.glob("tests/*.py")]} | {"run"}
+OWN = {path.stem for folder in (".", "stages", "tests") for path in ROOT.glob(f"{folder}/*.py")}
 
 
 def canonical(requirement: str) -> str:
@@ -48,7 +48,7 @@ def imports(paths: Iterator[Path]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "declared"), [("run.py", RUNTIME), ("src/**/*.py", RUNTIME), ("*/*.py", None)]
+    ("pattern", "declared"), [("*.py", RUNTIME), ("src/**/*.py", RUNTIME), ("*/*.py", None)]
 )
 def test_what_is_imported_is_declared(pattern: str, declared: set[str] | None) -> None:
     owners = metadata.packages_distributions()

@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
@@ -29,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import StudyError
 from .files import write_atomically
+from .provenance import watch_reads
 from .records import RESUMABLE, read_record
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so themselves
@@ -60,6 +62,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
     @functools.wraps(main)
     def task(config: DictConfig) -> Any:
+        watch_reads(ROOT)
         try:
             return main(config)
         except Exception as error:
@@ -91,7 +94,8 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
                 _leave(explain(error), 1)
             raise
         finally:
-            failures.unlink(missing_ok=True)
+            with suppress(OSError):  # where nothing can be written, nothing was
+                failures.unlink()
 
     return command
 
@@ -109,7 +113,7 @@ def _note_failure(error: Exception) -> None:
         log.error("error: %s", line)
     else:
         log.exception("error: %s", line)
-    with open(os.environ[FAILURES], "a", encoding="utf-8") as file:
+    with suppress(OSError), open(os.environ[FAILURES], "a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

@@ -21,6 +21,7 @@ WITHOUT_EFFECT = (
     "device",  # its kind counts instead: auto is one of them
 )
 HARDWARE = ("processor", "instructions", "cores", "gpus", "driver", "cuda", "system", "threads")
+FOLLOWED = {"num_threads", "deterministic"}  # the number of threads follows from these
 NOTHING = "nothing that is recorded changed: nondeterminism"
 
 
@@ -88,12 +89,15 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines += [f"data: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "data")]
     if "inputs" in before and "inputs" in now:
         lines += [f"data: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "inputs")]
-    lines += [f"environment: {line}" for line in _explain_environment(before, now)]
+    environment = list(_explain_environment(before, now))
+    if "deterministic" in config:
+        environment = [line for line in environment if not line.startswith("CUBLAS_WORKSPACE")]
+    lines += [f"environment: {line}" for line in environment]
     machines = [record.get("hardware") or {} for record in (before, now)]
     machines = [{key: each.get(key) for key in HARDWARE} for each in machines if each]
     if len(machines) == 2:
         for key, change in _differences(*machines):
-            if key != "threads" or "num_threads" not in config:  # these follow from that
+            if key != "threads" or not FOLLOWED & config.keys():
                 lines.append(f"hardware: {key}: {change}")
     if before["device"] != now["device"]:
         lines.append(f"hardware: device: {before['device']} -> {now['device']}")

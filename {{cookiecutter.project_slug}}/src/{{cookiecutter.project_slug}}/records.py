@@ -239,6 +239,7 @@ def _end_part(
         "ended": ended.replace(microsecond=0).isoformat(),
         "seconds": seconds,
         "status": record["status"],
+        "error": record["error"],
     }
     record["ended"] = record["parts"][-1]["ended"]
     record["seconds"] = round(record.get("seconds", 0.0) + seconds, 3)

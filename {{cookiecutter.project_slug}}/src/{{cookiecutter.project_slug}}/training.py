@@ -416,23 +416,27 @@ class Trainer:
         """
         assert self.folder is not None
         found = load_checkpoint(self.folder)
-        if found is None:
-            return
-        path, state = found
+        log_file, log_bytes = self.folder / "run.log", 0
+        if found is not None:
+            log_bytes = self._load(*found)
+        if log_file.exists() and log_file.stat().st_size > log_bytes:
+            os.truncate(log_file, log_bytes)
+        if found is not None:
+            log.info("goes on behind step %d", self.step)
+
+    def _load(self, path: Path, state: Mapping[str, Any]) -> int:
+        """Takes over a checkpoint; returns how long the log was then, in bytes."""
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.step, self.epoch_loss = state["step"], state["epoch_loss"]
             self.history, self.best_weights = state["history"], state["best"]
-            self.spent, log_bytes = state["spent"], state["log_bytes"]
+            self.spent = state["spent"]
+            return int(state["log_bytes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise StudyError(f"{path}: is not a checkpoint of this model ({reason})") from error
-        log_file = self.folder / "run.log"
-        if log_file.exists() and log_file.stat().st_size > log_bytes:
-            os.truncate(log_file, log_bytes)
-        log.info("goes on behind step %d", self.step)
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
