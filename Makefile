@@ -32,6 +32,7 @@ lint: .venv/bin/cookiecutter
 bench: .venv/bin/cookiecutter  ## ratios, each measured in one run on the same work
 	test -d $(STUDY)/data/prepared || $(MAKE) study
 	$(STUDY)/.venv/bin/python benchmarks/throughput.py
+	$(STUDY)/.venv/bin/python benchmarks/records.py
 	$(PY) benchmarks/commands.py
 
 lock:  ## renew requirements.lock, of the template's own tools

@@ -381,6 +381,28 @@ def test_a_stranger_proves_the_study_with_one_command(reproduced: Study, tmp_pat
     assert clone.call("git", "status", "--porcelain") == ""
 
 
+def test_data_that_only_a_remote_has_are_fetched(mine: Study, tmp_path: Path) -> None:
+    tiny = "tests/fixtures/tiny.csv"
+    mine.call("git", "rm", "--cached", "--quiet", tiny)
+    mine.call("dvc", "add", tiny)
+    mine.call("dvc", "remote", "add", "--default", "store", tmp_path / "store")
+    mine.commit()
+    mine.call("dvc", "repro")
+    mine.commit()
+    mine.call("dvc", "push")
+    clone = Study(tmp_path / "clone")
+    mine.call("git", "clone", "--quiet", mine.folder, clone.folder)
+    (clone.folder / ".venv").symlink_to(mine.folder / ".venv")
+    assert not (clone.folder / tiny).exists()
+    name = "results/records/linear-0.json"
+    assert clone.call("python", "reproduce.py", name) == f"identical: {name}\n"
+    assert "identical: dvc.lock" in clone.call("python", "reproduce.py", "--pipeline")
+    shutil.rmtree(tmp_path / "store")
+    shutil.rmtree(clone.folder / ".dvc" / "cache", ignore_errors=True)
+    said = clone.call("python", "reproduce.py", name, code=4)
+    assert "cannot be reproduced: its data are not here: data/prepared/" in said
+
+
 def test_make_reproduce_names_what_has_drifted_since(mine: Study) -> None:
     mine.call("dvc", "repro")
     mine.commit()

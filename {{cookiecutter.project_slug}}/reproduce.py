@@ -17,6 +17,7 @@ import argparse
 import difflib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from {{ cookiecutter.project_slug }}.files import hash_file
 
 ROOT = Path(__file__).resolve().parent
 PUBLISHED = ROOT / "results" / "records"
+DVC = (sys.executable, "-m", "dvc")
 # Of the overrides of a run, what says where it stood and not what it was.
 OF_THE_PLACE = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
 
@@ -92,6 +94,7 @@ def main() -> None:
         parser.error("name a run, or one of --all, --diff A B, --pipeline")
     if wrong := [item for item in chosen.overrides if "=" not in item]:
         parser.error(f"{wrong[0]}: is no KEY=VALUE; one RUN at a time")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half done is cleared away
     try:
         if chosen.diff:
             sys.exit(show_difference(*map(find, chosen.diff)))
@@ -121,7 +124,7 @@ def reproduce(run: Run, overrides: Sequence[str], *, env: bool) -> int:
         return 0
     print(f"{found.verdict}: {shown(run.path)}")
     print_lines("numbers", found.numbers)
-    print_lines("causes", found.causes)
+    print_lines("changed" if found.verdict == IDENTICAL else "causes", found.causes)
     if found.verdict == IDENTICAL:
         shutil.rmtree(folder)
     else:
@@ -158,11 +161,8 @@ def reproduce_pipeline() -> int:
                 raise StudyError(
                     f"dvc.lock: is in no commit, so there is nothing to compare; {hint}"
                 )
-            dvc = [sys.executable, "-m", "dvc"]
-            call([*dvc, "cache", "dir", "--quiet", "--local", ROOT / ".dvc" / "cache"], study)
-            if tracked := provenance.git(study, "ls-files", "*.dvc").decode().splitlines():
-                call([*dvc, "pull", "--quiet", *tracked], study)
-            call([*dvc, "repro", "--force"], study, "dvc repro failed; what it said stands above")
+            pull(study)
+            call([*DVC, "repro", "--force"], study, "dvc repro failed; what it said stands above")
             changed = provenance.git(study, "diff", "--name-only", "--", ".").decode().split("\n")
             changed = [name for name in changed if name]
             if not changed:
@@ -182,17 +182,30 @@ def reproduce_pipeline() -> int:
             return code
 
 
+def pull(study: Path, *outputs: str) -> None:
+    """Fetches what DVC tracks there, as far as the cache here or a remote has it."""
+    known = ROOT / ".dvc" / "config.local"  # of this clone: its remotes, with their credentials
+    if known.is_file():
+        shutil.copyfile(known, study / ".dvc" / "config.local")
+    answer = subprocess.run([*DVC, "cache", "dir"], cwd=ROOT, capture_output=True, check=False)
+    cache = os.fsdecode(answer.stdout).strip()
+    tracked = provenance.git(study, "ls-files", "*.dvc").decode().splitlines()
+    targets = [*tracked, *outputs]
+    for words in (["cache", "dir", "--local", cache], *(["pull", name] for name in targets)):
+        command = [*DVC, *words, "--quiet"]
+        subprocess.run(
+            command, cwd=study, env=_environment(study), capture_output=True, check=False
+        )
+
+
 def show_difference(old: Run, new: Run) -> int:
     """What differs between two runs: the numbers, the causes, and the code line by line."""
     found = compare(old.path, new.path)
     print_lines("numbers", found.numbers or ["all are the same"])
     print_lines("causes", found.causes or ["nothing that is recorded differs"])
     if any(line.startswith("code:") for line in found.causes):
-        try:
-            with restored(new) as study:
-                show_code(old, study, found.causes)
-        except Impossible as error:
-            print(f"the code cannot be shown: {error}")
+        with restored(new) as study:
+            show_code(old, study, found.causes)
     return 0
 
 
@@ -201,12 +214,13 @@ def show_code(old: Run, study: Path, causes: Sequence[str]) -> None:
     names = [line.split(": ")[1] for line in causes if line.startswith("code: ")]
     if not names:
         return
-    with restored(old) as before:
-        for name in names:
-            old_lines, new_lines = read_lines(before / name), read_lines(study / name)
-            sys.stdout.writelines(
-                difflib.unified_diff(old_lines, new_lines, f"a/{name}", f"b/{name}", n=1)
-            )
+    try:
+        with restored(old) as before:
+            for name in names:
+                lines = read_lines(before / name), read_lines(study / name)
+                sys.stdout.writelines(difflib.unified_diff(*lines, f"a/{name}", f"b/{name}", n=1))
+    except Impossible as error:
+        print(f"the code cannot be shown: {error}")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -238,8 +252,7 @@ def restored(run: Run) -> Iterator[Path]:
                 _check_code(study, record)
                 yield study
             return
-        unwanted = shutil.ignore_patterns(".git", ".venv", "runs", "cache", "tmp", "prepared*")
-        shutil.copytree(ROOT, tree, ignore=unwanted)
+        copy_present(tree)
         try:
             _check_code(tree, record)
         except Impossible as error:
@@ -251,10 +264,27 @@ def restored(run: Run) -> Iterator[Path]:
         yield tree
 
 
+def copy_present(tree: Path) -> None:
+    """Copies the study as it stands here; of its data, which may be large, it makes links."""
+    (tree / "data").mkdir(parents=True)
+    for path in ROOT.iterdir():
+        if path.name in (".dvc", ".git", ".venv", "data", "runs"):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, tree / path.name)
+        else:
+            shutil.copyfile(path, tree / path.name)
+    for path in (ROOT / "data").glob("[!.]*"):
+        if path.name.startswith("prepared"):
+            continue  # provided by hash
+        (tree / "data" / path.name).symlink_to(path, target_is_directory=path.is_dir())
+
+
 @contextmanager
 def work_tree(tree: Path, commit: str) -> Iterator[Path]:
     """The study at a commit, checked out beside this one; yields its folder in it."""
     inside = provenance.git(ROOT, "rev-parse", "--show-prefix").decode().strip()
+    provenance.git(ROOT, "worktree", "prune")  # of those that a killed process left behind
     words = ["git", "worktree", "add", "--quiet", "--detach", str(tree), commit]
     call(words, ROOT, f"{commit}: cannot be checked out")
     try:
@@ -301,7 +331,11 @@ def rerun(
     test = [] if "test" in changed else [f"test={str(record['config']['test']).lower()}"]
     own = [f"run_dir={folder}", "force=true", f"rerun_of={record['fingerprint']}"]
     words = [str(python), "run.py", *typed, *test, *overrides, *own]
-    call(words, study, "the run failed; what it said stands above", quiet=quiet)
+    try:
+        call(words, study, "the run failed; what it said stands above", quiet=quiet)
+    except StudyError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Impossible(str(error)) from error
     return folder
 
 
@@ -334,12 +368,7 @@ def provide_data(study: Path, record: dict[str, Any], python: Path) -> None:
             (study / name).symlink_to((ROOT / name).resolve(), target_is_directory=True)
         return
     if (study / ".dvc").is_dir():
-        cache = ["cache", "dir", "--quiet", "--local", str(ROOT / ".dvc" / "cache")]
-        for words in (cache, ["pull", "--quiet"]):  # raw data too: what is not there, is not
-            command = [sys.executable, "-m", "dvc", *words]
-            subprocess.run(
-                command, cwd=study, env=_environment(study), check=False, capture_output=True
-            )
+        pull(study, name)
     if _data_problem(study / name, record):
         typed = [item for item in record["overrides"] if item.lstrip("+~").startswith("data")]
         command = [str(python), "stages/prepare.py", *typed]

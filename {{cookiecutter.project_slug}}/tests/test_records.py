@@ -196,6 +196,32 @@ def test_a_file_that_the_code_read_is_an_input(values: dict[str, Any]) -> None:
     assert do_and_read()[0] != folder
 
 
+def test_a_published_record_is_complete_names_no_host_and_stays_while_the_numbers_do(
+    values: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    values["run_dir"] = "runs/published/x"
+    folder, path = do(values), Path("results", "x.json")
+    (folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
+    patch = folder / "changes.patch"
+    patch.write_text("a change")
+    names = [folder / name for name in records.RESULTS]
+    record = {**records.read_record(folder), "files": files.hash_files(folder, names)}
+    (folder / "record.json").write_bytes(files.to_json(record))
+    records.publish(folder, path)
+    published = records.read_record(path)
+    assert published["history"] == [{"epoch": 1.0, "train_loss": 0.5}]
+    assert path.with_name(published["patch"]).read_bytes() == b"a change"
+    assert "host" not in json.dumps(published) and published["config"] == values
+
+    before = path.read_bytes()
+    (folder / "record.json").write_bytes(files.to_json({**record, "started": "later"}))
+    records.publish(folder, path)
+    assert path.read_bytes() == before
+    (folder / "metrics.json").write_text("those of another time")
+    records.publish(folder, path)
+    assert not path.exists() and "its record is of other results" in caplog.text
+
+
 @pytest.fixture(name="repository")
 def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small study under git, with a remote that holds a password."""

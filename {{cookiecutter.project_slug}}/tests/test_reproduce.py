@@ -109,6 +109,7 @@ def test_of_the_history_the_first_epoch_that_differs_is_shown(finished: Finished
     assert found.numbers == ["weights: differ"] and found.verdict == comparison.DIFFERENT
 
 
+@pytest.mark.slow
 def test_a_run_with_uncommitted_changes_is_reproduced_after_the_tree_has_moved_on(
     copy: Copy,
 ) -> None:

@@ -152,6 +152,7 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     assert record["log_lines"] == len((killed / "run.log").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_and_tells_the_same(
     typed: Typed, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_the_same_command_again_does_nothing_and_tells_the_same(
     assert len(records.read_record(folder)["parts"]) == 1
 
 
+@pytest.mark.slow
 def test_of_two_processes_with_the_same_run_one_works_and_the_other_waits(
     command: list[str], tmp_path: Path
 ) -> None:
@@ -179,6 +181,7 @@ def test_of_two_processes_with_the_same_run_one_works_and_the_other_waits(
     assert len(list(tmp_path.glob("runs/*/record.json"))) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_a_checkpoint_and_an_exit_code_that_says_resumable(
     command: list[str], tmp_path: Path
 ) -> None:

@@ -251,8 +251,9 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes({"empty": b"", "torn": content[:middle], "flipped": flipped}[how])
 
 
-@pytest.mark.parametrize("how", ["empty", "torn", "flipped"])
-@pytest.mark.parametrize("num_damaged", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "num_damaged"), [("empty", 1), ("torn", 1), ("flipped", 1), ("torn", 2)]
+)
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
     study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, num_damaged: int
 ) -> None:

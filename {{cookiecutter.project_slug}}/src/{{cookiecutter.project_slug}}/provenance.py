@@ -33,6 +33,7 @@ SECRET = (
     "*credentials*",
     "*secret*",
 )
+INSTALLERS = ("pip", "uv", "wheel")  # which no run imports
 # What is known of a run in another way, or comes out of it.
 UNWATCHED = (
     *(
@@ -96,7 +97,8 @@ def describe_packages(root: Path) -> dict[str, dict[str, str]]:
         for name in os.listdir(folder):
             if name.endswith(".dist-info"):  # reading their metadata would take twenty times longer
                 package, _, version = name.removesuffix(".dist-info").partition("-")
-                installed.setdefault(package.replace("_", "-").lower(), version)
+                if package not in INSTALLERS:
+                    installed.setdefault(package.replace("_", "-").lower(), version)
     lock = (root / "requirements.lock").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.M))
     return {"installed": dict(sorted(installed.items())), "locked": locked}
@@ -188,7 +190,7 @@ def describe_git(root: Path) -> tuple[dict[str, Any] | None, bytes]:
         "commit": head["branch.oid"],
         "branch": head["branch.head"],
         "remotes": [re.sub(r"//[^/@]*@", "//", address) for address in remotes],
-        "clean": not changed,
+        "clean": not patch and not large,
         "large_untracked": large,
     }
     return description, patch
