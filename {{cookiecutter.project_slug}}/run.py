@@ -41,7 +41,8 @@ def main(config: DictConfig) -> float:
         record = None if resume else runs.read_finished(folder)
         if record is not None and training.restore_results(folder, record):
             log.info("%s: is this run, and finished; to do it anew: force=true", folder)
-            configuration.write(config, folder)
+            if config.run_dir is not None or not (folder / "config.yaml").exists():
+                configuration.write(config, folder)
             metrics = record["metrics"]
         else:
             metrics = train(config, folder, known_by)

@@ -16,6 +16,7 @@ from {{ cookiecutter.project_slug }} import (
     StudyError,
     configuration,
     data,
+    files,
     reproducibility,
 )
 
@@ -180,3 +181,22 @@ def test_altered_prepared_data_are_refused_with_the_command_that_mends_them(
 def test_data_made_with_another_parameter_are_refused(tiny: Path, compose: Compose) -> None:
     with pytest.raises(StudyError, match=r"data\.prepare\.split_seed=5: .* was made with 0"):
         data.check_prepared(tiny, compose("data.prepare.split_seed=5").data.prepare)
+
+
+def test_data_are_hashed_once_and_again_only_when_touched(
+    tiny: Path, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, parameters = tmp_path / "prepared", compose().data.prepare
+    shutil.copytree(tiny, folder)
+    hashed: list[str] = []
+
+    def hash_file(path: Path) -> str:
+        hashed.append(path.name)
+        return files.hash_file(path)
+
+    monkeypatch.setattr(data, "hash_file", hash_file)
+    first = data.check_prepared(folder, parameters)
+    assert len(hashed) == len(first) == 6
+    assert data.check_prepared(folder, parameters) == first and len(hashed) == 6
+    (folder / "train" / "image.npy").touch()
+    assert data.check_prepared(folder, parameters) == first and hashed[6:] == ["image.npy"]

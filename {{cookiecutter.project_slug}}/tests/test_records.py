@@ -299,7 +299,7 @@ def test_every_key_of_a_record_is_documented(values: dict[str, Any]) -> None:
     page = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     documented = {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])}
-    occasional = {"ended_by", "mixed", "copied_from"}
+    occasional = {"ended_by", "mixed", "moved", "copied_from"}
     assert documented == set(record) | occasional
     assert f"version {records.VERSION}" in page
 
@@ -330,6 +330,18 @@ def test_a_record_of_the_first_version_is_read_and_of_a_later_one_refused(tmp_pa
         path.write_text(text)
         with pytest.raises(StudyError, match=r"record.json: (cannot be read|is not a record)"):
             records.read_record(tmp_path)
+
+
+def test_a_run_gone_on_with_on_another_machine_says_so(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do(values, end="interrupted")
+    hardware = {**provenance.describe_hardware(), "processor": "another"}
+    monkeypatch.setattr(provenance, "describe_hardware", lambda: hardware)
+    record = records.read_record(do(values))
+    (line,) = record["moved"]
+    assert re.match("hardware: processor: .* -> another", line)
+    assert line in identity.explain(record, record)
 
 
 def test_a_run_gone_on_with_other_code_is_marked_and_found_no_more(values: dict[str, Any]) -> None:

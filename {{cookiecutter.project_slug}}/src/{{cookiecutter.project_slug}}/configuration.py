@@ -214,12 +214,25 @@ def check(config: DictConfig) -> None:
     folder = config.data.get("folder")
     require(isinstance(folder, str), "data.folder", folder, "the path of a folder")
     require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
+    require(
+        (config.price_per_hour or 0) >= 0, "price_per_hour", config.price_per_hour, "at least 0"
+    )
+    require(isinstance(config.tolerance, DictConfig), "tolerance", config.tolerance, "two keys")
+    bind(config.tolerance, Tolerance, "tolerance")
     from .training import Settings
 
     bind(config.training, Settings, "training", also=("optimizer", "schedule"))
     for path, node in targets(config):
         bind(node, locate(node["_target_"], path), path, partial=True)
     settings(config)
+
+
+@dataclass
+class Tolerance:
+    """How far a number of a run may be off on another machine."""
+
+    relative: float
+    absolute: float
 
 
 @dataclass

@@ -93,15 +93,24 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if "deterministic" in config:
         environment = [line for line in environment if not line.startswith("CUBLAS_WORKSPACE")]
     lines += [f"environment: {line}" for line in environment]
-    machines = [record.get("hardware") or {} for record in (before, now)]
-    machines = [{key: each.get(key) for key in HARDWARE} for each in machines if each]
-    if len(machines) == 2:
-        for key, change in _differences(*machines):
-            if key != "threads" or not FOLLOWED & config.keys():
-                lines.append(f"hardware: {key}: {change}")
+    hardware = explain_hardware(before, now)
+    if FOLLOWED & config.keys():
+        hardware = [line for line in hardware if not line.startswith("hardware: threads")]
+    lines += hardware
     if before["device"] != now["device"]:
         lines.append(f"hardware: device: {before['device']} -> {now['device']}")
+    for record in (before, now):  # a run that was gone on with on another machine
+        lines += record.get("moved") or []
     return lines
+
+
+def explain_hardware(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each thing that differs between the machines of two records."""
+    machines = [record.get("hardware") or {} for record in (before, now)]
+    if not all(machines):
+        return []
+    left, right = ({key: each.get(key) for key in HARDWARE} for each in machines)
+    return [f"hardware: {key}: {change}" for key, change in _differences(left, right)]
 
 
 def _explain_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

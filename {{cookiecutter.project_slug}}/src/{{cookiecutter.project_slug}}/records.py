@@ -27,7 +27,7 @@ from typing import Any
 
 from . import StudyError, provenance
 from .files import hash_file, hash_files, to_json, write_atomically
-from .identity import explain, fingerprint, of_record
+from .identity import explain, explain_hardware, fingerprint, of_record
 
 log = logging.getLogger(__name__)
 VERSION = 2
@@ -146,8 +146,8 @@ def recording(
         record = _next_part(folder, record, identity)
     else:
         record = describe(root, folder, identity=identity, config=config, overrides=overrides)
-    started = _now()
-    part = {"started": started.isoformat(), "host": platform.node(), "pid": os.getpid()}
+    started = datetime.now(timezone.utc)
+    part = {"started": _stamp(started), "host": platform.node(), "pid": os.getpid()}
     record.setdefault("parts", []).append(part)
     record.setdefault("started", part["started"])
     record |= {"status": "running", "exit_code": None, "error": None}
@@ -194,8 +194,8 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(microsecond=0)
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,12 +209,16 @@ def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]
     if changed:
         record["fingerprint"] = None
         record["mixed"] = [*record.get("mixed", []), *changed]
+    machines = [{"hardware": each} for each in (record["hardware"], provenance.describe_hardware())]
+    if moved := explain_hardware(*machines):
+        log.warning("since the run began: %s", "; ".join(moved))
+        record["moved"] = [*record.get("moved", []), *moved]
     part = record["parts"][-1] if record.get("parts") else None
     if record.get("status") == "running" and part is not None:
         # killed: it lived at least as long as it wrote
-        last = datetime.fromtimestamp(max(_written(folder)) // 1, timezone.utc)
-        seconds = max(0.0, (last - datetime.fromisoformat(part["started"])).total_seconds())
-        part |= {"ended": last.isoformat(), "seconds": seconds, "status": "killed"}
+        last = datetime.fromtimestamp(max(_written(folder)), timezone.utc)
+        seconds = (last - datetime.fromisoformat(part["started"])).total_seconds()
+        part |= {"ended": _stamp(last), "seconds": max(0.0, round(seconds, 3)), "status": "killed"}
         record["seconds"] = record.get("seconds", 0.0) + seconds
     return record
 
@@ -236,14 +240,14 @@ def _end_part(
     ended = datetime.now(timezone.utc)
     seconds = round((ended - started).total_seconds(), 3)
     record["parts"][-1] |= {
-        "ended": ended.replace(microsecond=0).isoformat(),
+        "ended": _stamp(ended),
         "seconds": seconds,
         "status": record["status"],
         "error": record["error"],
     }
     record["ended"] = record["parts"][-1]["ended"]
     record["seconds"] = round(record.get("seconds", 0.0) + seconds, 3)
-    with open(folder / "run.log", "rb") as file:
+    with suppress(OSError), open(folder / "run.log", "rb") as file:
         record["log_lines"] = sum(1 for _ in file)
     record["cost"] = _cost(record, energy)
     write_atomically(folder / "record.json", to_json(record))

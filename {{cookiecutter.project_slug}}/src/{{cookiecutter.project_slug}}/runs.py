@@ -9,7 +9,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,11 @@ def claim(
     try:
         yield folder
     finally:
-        with FileLock(RUNS / LOCK):
-            lock.release()
+        with suppress(StudyError, OSError), FileLock(RUNS / LOCK):
             if "started" not in read_record(folder):  # what was to be run could not be built
+                lock.release()
                 shutil.rmtree(folder)
+        lock.release()
 
 
 def is_alive(folder: Path) -> bool:
@@ -118,7 +119,8 @@ def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
             head = file.read(200)  # the fingerprint is the second key: no need to read them all
         if wanted.encode() in head:
             found.append(path.parent)
-    if named is not None and (named / "record.json").is_file() and named not in found:
+    if named is not None and (named / "record.json").is_file():
+        found = [folder for folder in found if not folder.samefile(named)]
         if read_record(named)["fingerprint"] == wanted:
             found.append(named)
     same = [folder for folder in found if _inputs_as_recorded(root, folder)]
