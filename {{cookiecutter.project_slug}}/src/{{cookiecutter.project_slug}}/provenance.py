@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .files import hash_files
+
 # Of the environment only what can change a number is kept.
 ENVIRONMENT = (
     *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
@@ -73,10 +75,10 @@ def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
             _read.add(path)
 
 
-def files_read(root: Path, *, without: Path) -> list[Path]:
-    """What was read in the study, besides its code, its configuration, and the folder `without`.
+def hash_inputs(root: Path, *, without: Path) -> dict[str, str]:
+    """The SHA-256 of what was read in the study so far, besides what is known in another way.
 
-    These two are known of a run in other ways, and so are the prepared data.
+    That is its code, its configuration, and the prepared data in the folder `without`.
     """
     skipped = [root / name for name in UNWATCHED] + [without.absolute(), without.resolve()]
     paths = []
@@ -87,7 +89,7 @@ def files_read(root: Path, *, without: Path) -> list[Path]:
         known = hidden or inside or stands_for_data or root not in path.parents
         if not known and path.is_file():
             paths.append(path)
-    return paths
+    return hash_files(root, paths)
 
 
 def describe_packages(root: Path) -> dict[str, dict[str, str]]:

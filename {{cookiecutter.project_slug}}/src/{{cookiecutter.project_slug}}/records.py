@@ -152,7 +152,7 @@ def recording(
     record.setdefault("started", part["started"])
     record |= {"status": "running", "exit_code": None, "error": None}
     data = Path(config["data"]["folder"])
-    record["inputs"] = hash_files(root, provenance.files_read(root, without=data))
+    record["inputs"] = provenance.hash_inputs(root, without=data)
     energy = provenance.read_energy(identity["device"])
     write_atomically(folder / "record.json", to_json(record))
     handler = _LogFile(folder / "run.log", encoding="utf-8")
@@ -172,11 +172,12 @@ def recording(
                 {"msg": record["error"], "levelname": "ERROR", "exc_info": sys.exc_info()}
             )
         )
-        with suppress(StudyError):  # a full disk: what has gone wrong is the error to be told
+        with suppress(StudyError, OSError):  # a full disk: what went wrong is the error to be told
+            record["inputs"] = provenance.hash_inputs(root, without=data)
             _end_part(folder, record, started, energy, handler)
         raise
     else:
-        record["inputs"] = hash_files(root, provenance.files_read(root, without=data))
+        record["inputs"] = provenance.hash_inputs(root, without=data)
         _end_part(folder, record, started, energy, handler)
     finally:
         logging.getLogger().removeHandler(handler)
@@ -217,9 +218,11 @@ def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]
     if record.get("status") == "running" and part is not None:
         # killed: it lived at least as long as it wrote
         last = datetime.fromtimestamp(max(_written(folder)), timezone.utc)
-        seconds = (last - datetime.fromisoformat(part["started"])).total_seconds()
-        part |= {"ended": _stamp(last), "seconds": max(0.0, round(seconds, 3)), "status": "killed"}
-        record["seconds"] = record.get("seconds", 0.0) + seconds
+        lived = (last - datetime.fromisoformat(part["started"])).total_seconds()
+        part |= {"ended": _stamp(last), "seconds": max(0.0, round(lived, 3)), "status": "killed"}
+        record["seconds"] = record.get("seconds", 0.0) + part["seconds"]
+    for path in folder.glob(".*.tmp"):  # what it was about to write
+        path.unlink()
     return record
 
 
