@@ -42,8 +42,6 @@ from {{ cookiecutter.project_slug }}.files import hash_file
 ROOT = Path(__file__).resolve().parent
 PUBLISHED = ROOT / "results" / "records"
 DVC = (sys.executable, "-m", "dvc")
-# Of the overrides of a run, what says where it stood and not what it was.
-OF_THE_PLACE = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
 
 
 class Impossible(StudyError):
@@ -65,7 +63,7 @@ class Run:
     def patch(self) -> Path | None:
         """What was in no commit, if it is here."""
         name = self.record.get("patch") or "changes.patch"
-        path = (self.path.parent if self.path.suffix == ".json" else self.path) / name
+        path = (self.path.parent if self.path.is_file() else self.path) / name
         return path if path.is_file() else None
 
 
@@ -73,7 +71,12 @@ def find(path: Path) -> Run:
     """The run that a path means: DVC restores the results of a published one without its record."""
     known = PUBLISHED / f"{path.name}.json"
     here = path.is_file() or (path / "record.json").is_file() or not known.is_file()
-    return Run(path if here else known)
+    run = Run(path if here else known)
+    if run.record["status"] == "running":
+        raise StudyError(
+            f"{shown(run.path)}: is running, or was killed; there is nothing to compare"
+        )
+    return run
 
 
 def main() -> None:
@@ -147,20 +150,27 @@ def reproduce_all(*, env: bool) -> int:
                 folder = rerun(Run(path), study, [], env=env, quiet=True)
             rows.append((path.stem, compare(path, folder)))
             shutil.rmtree(folder)
-        except Impossible as error:
+        except StudyError as error:
             rows.append((path.stem, Comparison(IMPOSSIBLE, [], [str(error)])))
     return print_table(rows)
 
 
 def reproduce_pipeline() -> int:
     """The pipeline of the last commit, from raw data on, in a clean work tree."""
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
-        with work_tree(Path(temporary, "tree"), "HEAD") as study:
+    if not provenance.git(ROOT, "rev-parse", "--verify", "--quiet", "HEAD"):
+        raise StudyError(
+            "--pipeline: there is no commit to check out; type: git add --all; git commit"
+        )
+    with temporary_folder() as temporary:
+        with work_tree(temporary / "tree", "HEAD") as study:
             if not (study / "dvc.lock").is_file():
                 hint = "type: dvc repro; git add --all; git commit"
                 raise StudyError(
                     f"dvc.lock: is in no commit, so there is nothing to compare; {hint}"
                 )
+            published = temporary / "records"  # as committed: the report writes what is new
+            if (study / "results" / "records").is_dir():
+                shutil.copytree(study / "results" / "records", published)
             pull(study)
             call([*DVC, "repro", "--force"], study, "dvc repro failed; what it said stands above")
             changed = provenance.git(study, "diff", "--name-only", "--", ".").decode().split("\n")
@@ -171,7 +181,7 @@ def reproduce_pipeline() -> int:
             print("not as committed: " + ", ".join(changed))
             rows = []
             for path in sorted((study / "runs" / "published").iterdir()):
-                known = PUBLISHED / f"{path.name}.json"
+                known = published / f"{path.name}.json"
                 if known.is_file():
                     rows.append((path.name, compare(known, path)))
                     show_code(Run(known), study, rows[-1][1].causes)
@@ -204,8 +214,11 @@ def show_difference(old: Run, new: Run) -> int:
     print_lines("numbers", found.numbers or ["all are the same"])
     print_lines("causes", found.causes or ["nothing that is recorded differs"])
     if any(line.startswith("code:") for line in found.causes):
-        with restored(new) as study:
-            show_code(old, study, found.causes)
+        try:
+            with restored(new) as study:
+                show_code(old, study, found.causes)
+        except Impossible as error:
+            print(f"the code cannot be shown: {error}")
     return 0
 
 
@@ -238,53 +251,57 @@ def restored(run: Run) -> Iterator[Path]:
         Impossible: the commit or the changes are not here, and the code has moved on since.
     """
     record, patch = run.record, run.patch
+    if "config" not in record or not record["config"]:
+        raise Impossible(f"{shown(run.path)}: has not begun, or was recorded by version 1")
     known = record.get("git") or {}
-    commit, clean = str(known.get("commit", "")), known.get("clean", False)
+    commit = str(known.get("commit", ""))
+    if not (patch or known.get("clean", True) or known.get("large_untracked")):
+        raise Impossible(
+            f"what it ran beside commit {commit} is not here: {shown(run.path)} lacks it"
+        )
     here = bool(commit) and bool(provenance.git(ROOT, "cat-file", "-t", commit))
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
-        tree = Path(temporary, "tree")
-        if here and (clean or patch):
+    with temporary_folder() as temporary:
+        tree = temporary / "tree"
+        if here:
             with work_tree(tree, commit) as study:
-                if patch and not clean:
+                if patch:
                     top = provenance.git(study, "rev-parse", "--show-toplevel").decode().strip()
                     words = ["git", "apply", "--whitespace=nowarn", str(patch.resolve())]
                     call(words, Path(top), f"{shown(patch)}: cannot be applied to {commit}")
-                _check_code(study, record)
+                _check_code(study, record, "its uncommitted changes are not here, and ")
                 yield study
             return
         copy_present(tree)
-        try:
-            _check_code(tree, record)
-        except Impossible as error:
-            reason = "its uncommitted changes are not here" if here else "its commit is not here"
-            hint = "" if here else "; type: git fetch --all"
-            raise Impossible(
-                f"{reason} ({commit or 'it ran outside git'}), and {error}{hint}"
-            ) from error
+        reason = f"its commit {commit} is not here" if commit else "it ran outside git"
+        hint = "; type: git fetch --all (--unshallow, where the clone is shallow)" if commit else ""
+        _check_code(tree, record, f"{reason}, and ", hint)
         yield tree
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in runs/, on the disk where there is room for runs, that goes when it is left."""
+    (ROOT / "runs").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".reproduce-", dir=ROOT / "runs") as name:
+        yield Path(name)
+
+
 def copy_present(tree: Path) -> None:
-    """Copies the study as it stands here; of its data, which may be large, it makes links."""
+    """Copies of the study as it stands here what a run needs; of its data it makes links."""
     (tree / "data").mkdir(parents=True)
-    for path in ROOT.iterdir():
-        if path.name in (".dvc", ".git", ".venv", "data", "runs"):
-            continue
-        if path.is_dir():
-            shutil.copytree(path, tree / path.name)
-        else:
-            shutil.copyfile(path, tree / path.name)
+    for name in ("conf", "src", "stages"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True)
+    for name in ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "run.py"):
+        shutil.copyfile(ROOT / name, tree / name)
     for path in (ROOT / "data").glob("[!.]*"):
-        if path.name.startswith("prepared"):
-            continue  # provided by hash
-        (tree / "data" / path.name).symlink_to(path, target_is_directory=path.is_dir())
+        if not path.name.startswith("prepared"):  # these are provided by hash
+            (tree / "data" / path.name).symlink_to(path, target_is_directory=path.is_dir())
 
 
 @contextmanager
 def work_tree(tree: Path, commit: str) -> Iterator[Path]:
     """The study at a commit, checked out beside this one; yields its folder in it."""
     inside = provenance.git(ROOT, "rev-parse", "--show-prefix").decode().strip()
-    provenance.git(ROOT, "worktree", "prune")  # of those that a killed process left behind
     words = ["git", "worktree", "add", "--quiet", "--detach", str(tree), commit]
     call(words, ROOT, f"{commit}: cannot be checked out")
     try:
@@ -293,14 +310,13 @@ def work_tree(tree: Path, commit: str) -> Iterator[Path]:
         provenance.git(ROOT, "worktree", "remove", "--force", str(tree))
 
 
-def _check_code(study: Path, record: dict[str, Any]) -> None:
+def _check_code(study: Path, record: dict[str, Any], reason: str, hint: str = "") -> None:
     """Whether a folder holds the very code and lock that ran."""
-    now = identity.identify(study, {}, {}, "")
-    for key in ("code", "lock"):
-        if record[key] != now[key]:
-            raise Impossible(
-                f"{'the code' if key == 'code' else 'requirements.lock'} has changed since"
-            )
+    code, lock = identity.hash_code(study), hash_file(study / "requirements.lock")
+    if record["code"] != code:
+        raise Impossible(f"{reason}the code has changed since{hint}")
+    if record["lock"] != lock:
+        raise Impossible(f"{reason}requirements.lock has changed since{hint}")
 
 
 def rerun(
@@ -321,27 +337,27 @@ def rerun(
     else:
         provide_data(study, record, python)
     provide_inputs(study, record)
-    folder = _new_folder(record)
     typed = [
         item
         for item in record["overrides"]
-        if item.lstrip("+~").partition("=")[0] not in {*OF_THE_PLACE, "test", *changed}
+        if item.lstrip("+~").partition("=")[0] not in {*records.OF_THE_PLACE, "test", *changed}
     ]
     # in a sweep the test split is left alone: what was really done stands in the configuration
     test = [] if "test" in changed else [f"test={str(record['config']['test']).lower()}"]
-    own = [f"run_dir={folder}", "force=true", f"rerun_of={record['fingerprint']}"]
+    own = ["run_dir=runs/again", "force=true", f"rerun_of={record['fingerprint']}"]
     words = [str(python), "run.py", *typed, *test, *overrides, *own]
     try:
         call(words, study, "the run failed; what it said stands above", quiet=quiet)
-    except StudyError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise Impossible(str(error)) from error
-    return folder
-
-
-def _new_folder(record: dict[str, Any]) -> Path:
+    except Impossible as error:
+        raise (StudyError(str(error)) if overrides else error) from error
+    new = records.read_record(study / "runs" / "again")
+    differing = [line for line in identity.explain(record, new) if line.startswith("config:")]
+    if differing and not overrides:  # where no commit could be restored
+        raise Impossible(f"conf/ has changed since: {differing[0]}")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return ROOT / "runs" / f"{stamp}_again_{record['name']}"
+    folder = ROOT / "runs" / f"{stamp}_again_{record['name']}"
+    shutil.move(study / "runs" / "again", folder)
+    return folder
 
 
 def build_environment(study: Path, record: dict[str, Any]) -> Path:
@@ -396,10 +412,9 @@ def take_present_data(study: Path, overrides: Sequence[str]) -> None:
     (study / "data").symlink_to(ROOT / "data", target_is_directory=True)
     for item in overrides:
         key, _, value = item.partition("=")
-        if key == "data":
-            shutil.copyfile(
-                ROOT / "conf" / "data" / f"{value}.yaml", study / "conf" / "data" / f"{value}.yaml"
-            )
+        path = ROOT / "conf" / "data" / f"{value}.yaml"
+        if key == "data" and path.is_file():
+            shutil.copyfile(path, study / "conf" / "data" / path.name)
 
 
 def provide_inputs(study: Path, record: dict[str, Any]) -> None:
@@ -421,7 +436,7 @@ def call(
     """Runs a command in a restored study, on that study's code; what it says goes to stderr.
 
     Raises:
-        StudyError: it failed.
+        Impossible: it failed.
     """
     output = subprocess.PIPE if quiet else sys.stderr
     try:
@@ -429,11 +444,11 @@ def call(
             words, cwd=folder, env=_environment(folder), stdout=output, stderr=output, check=False
         )
     except FileNotFoundError as error:
-        raise StudyError(f"{words[0]}: is not installed here") from error
+        raise Impossible(f"{words[0]}: is not installed here") from error
     if done.returncode:
         if quiet:
             sys.stderr.buffer.write(done.stdout + done.stderr)
-        raise StudyError(failure or f"{' '.join(map(str, words))}: failed")
+        raise Impossible(failure or f"{' '.join(map(str, words))}: failed")
 
 
 def _environment(study: Path) -> dict[str, str]:

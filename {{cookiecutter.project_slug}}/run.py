@@ -38,7 +38,7 @@ def main(config: DictConfig) -> float:
     known_by = identity.identify(root, values, prepared, device)
     typed = configuration.typed_overrides()
     with runs.claim(root, known_by, values, typed, resume=resume) as folder:
-        record = None if resume else runs.read_finished(folder)
+        record = runs.read_finished(folder, but_for_budget=resume is not None)
         if record is not None and training.restore_results(folder, record):
             log.info("%s: is this run, and finished; to do it anew: force=true", folder)
             if config.run_dir is not None or not (folder / "config.yaml").exists():

@@ -82,7 +82,7 @@ def report(experiments: list[str], seeds: list[str]) -> None:
     """
     folders = {name: [PUBLISHED / f"{name}-{seed}" for seed in seeds] for name in experiments}
     known = {folder for group in folders.values() for folder in group}
-    for folder in sorted(PUBLISHED.glob("*")):
+    for folder in sorted(PUBLISHED.glob("[!.]*")):
         if folder.is_dir() and folder not in known:
             raise StudyError(f"{folder}: belongs to no experiment in dvc.yaml; delete or add it")
     values = {name: [read_metric(folder) for folder in folders[name]] for name in folders}

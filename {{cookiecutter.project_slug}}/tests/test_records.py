@@ -80,12 +80,23 @@ def test_whatever_can_change_a_number_changes_the_fingerprint(values: dict[str, 
         {**known_by, "config": {**known_by["config"], "model.lr": 0.5}},
         {**known_by, "code": {**known_by["code"], "run.py": "0"}},
         {**known_by, "data": {"train/image.npy": "1" * 64}},
-        *({**known_by, key: "other"} for key in ("lock", "python", "device")),
+        *({**known_by, key: "other"} for key in ("lock", "python", "torch", "device")),
     ]
     prints = {identity.fingerprint(each) for each in [known_by, *others]}
-    assert len(prints) == 7
+    assert len(prints) == 8
     assert known_by["config"]["training.schedule.pct_start"] == 0.3
     assert f"src/{runs.__package__}/models.py" in known_by["code"]
+
+
+def test_code_that_was_edited_while_a_sweep_runs_is_not_credited_with_its_numbers(
+    repository: Path, values: dict[str, Any]
+) -> None:
+    identity.identify(repository, values, FILES, "cpu")
+    (repository / "src" / ".model.py.swp").write_text("an editor's")
+    identity.identify(repository, values, FILES, "cpu")
+    (repository / "src" / "model.py").write_text("edited")
+    with pytest.raises(StudyError, match="the code has changed while this command ran; type it"):
+        identity.identify(repository, values, FILES, "cpu")
 
 
 @pytest.mark.parametrize("end", ["finished", "failed", "interrupted"])
@@ -137,6 +148,12 @@ def test_a_named_folder_loses_nothing_that_was_not_to_be_replaced(values: dict[s
     assert records.read_record(folder)["seed"] == 0
     assert do({**other, "replace": True}) == folder
     assert records.read_record(folder)["seed"] == 7
+    with (
+        pytest.raises(ValueError),
+        runs.claim(ROOT, identify(values), {**values, "force": True}, []),
+    ):
+        raise ValueError  # what was to replace it cannot be built
+    assert records.read_record(folder)["seed"] == 7 and len(list(Path().glob(".mine*"))) == 0
     Path("thesis").mkdir()
     Path("thesis", "thesis.tex").touch()
     with pytest.raises(StudyError, match="holds other files; name an empty or a new folder"):
@@ -173,6 +190,7 @@ def test_a_file_that_the_code_read_is_an_input(values: dict[str, Any]) -> None:
         (root / name).mkdir(parents=True)
     for name in ("run.py", "requirements.lock", "src/code.py", "data/words.txt", "prepared/a.npy"):
         (root / name).write_text("")
+    (root / "prepared" / "manifest.json").write_text("{}")
     provenance.watch_reads(root)
     values = {**values, "data": {**values["data"], "folder": str(root / "prepared")}}
     known_by = identity.identify(root, values, FILES, "cpu")
@@ -268,8 +286,10 @@ def test_no_secret_is_recorded(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", TOKEN)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (repository / ".env").write_text(TOKEN)
-    (repository / "server.pem").write_text(TOKEN)
+    names = [".env", "server.PEM", "secrets/x.txt", "API_KEY.txt", ".envs/.local/.pg", "token"]
+    for name in names:
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(TOKEN)
     (repository / "src" / "model.py").write_text("two\n")
     known_by = identity.identify(repository, values, FILES, "cpu")
     with runs.claim(repository, known_by, values, []) as folder:
@@ -282,6 +302,43 @@ def test_no_secret_is_recorded(
     assert b"two" in (folder / "changes.patch").read_bytes()
     for path in folder.iterdir():
         assert TOKEN.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("address", "recorded"),
+    [
+        ("https://u:p@ss/w@example.org/x.git", "https://example.org/x.git"),
+        ("https://example.org/x.git?private_token=T", "https://example.org/x.git"),
+        ("git@example.org:x.git", "git@example.org:x.git"),
+        ("/home/me/My Study", "/home/me/My Study"),
+    ],
+)
+def test_an_address_is_recorded_without_what_opens_it(
+    repository: Path, address: str, recorded: str
+) -> None:
+    subprocess.run(["git", "remote", "set-url", "origin", address], cwd=repository, check=True)
+    known, _ = provenance.describe_git(repository)
+    assert known is not None and known["remotes"] == [recorded]
+
+
+def test_a_patch_applies_whatever_the_user_has_set_up(repository: Path, tmp_path: Path) -> None:
+    for key in ("color.ui=always", "diff.context=0", "diff.relative=true", "diff.noprefix=true"):
+        subprocess.run(["git", "config", *key.split("=")], cwd=repository, check=True)
+    (repository / "src" / "model.py").write_text("two\n")
+    _, patch = provenance.describe_git(repository)
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "--quiet", repository, copy], check=True)
+    subprocess.run(["git", "apply"], cwd=copy, input=patch, check=True)
+    assert (copy / "src" / "model.py").read_text() == "two\n"
+
+
+def test_a_damaged_record_stands_in_nobodys_way(
+    values: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = do(values) / "record.json"
+    path.write_bytes(path.read_bytes()[:300])
+    assert do({**values, "run_dir": "runs/other"}) == Path("runs/other")
+    assert "cannot be read" in caplog.text
 
 
 def test_a_run_without_git_is_recorded_too(

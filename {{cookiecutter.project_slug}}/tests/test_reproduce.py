@@ -1,6 +1,7 @@
 """A run again from its record: the verdict, and what is named as the cause of a difference."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ BASE: dict[str, Any] = {
     "inputs": {"words.txt": "1"},
     "lock": "1",
     "python": "3.11.7",
+    "torch": "2.13.0",
     "device": "cpu",
     "packages": {"installed": {"torch": "2.13.0+cpu"}, "locked": {"numpy": "2.4.0"}},
     "hardware": {"processor": "one", "threads": 1, "gpus": [], "host": "a"},
@@ -39,6 +41,10 @@ DRIFTS: dict[str, dict[str, Any]] = {
     "data: train/image.npy: changed": {"data": {"train/image.npy": "2"}},
     "data: words.txt: changed": {"inputs": {"words.txt": "2"}},
     "environment: python: 3.11.7 -> 3.12.1": {"python": "3.12.1"},
+    "environment: torch: 2.13.0 -> 2.14.0": {
+        "torch": "2.14.0",
+        "packages": {"installed": {"torch": "2.14.0"}, "locked": {"numpy": "2.4.0"}},
+    },
     "environment: numpy (locked): 2.4.0 -> 2.5.0": {
         "lock": "2",
         "packages": {"installed": {"torch": "2.13.0+cpu"}, "locked": {"numpy": "2.5.0"}},
@@ -132,4 +138,4 @@ def test_a_run_with_uncommitted_changes_is_reproduced_after_the_tree_has_moved_o
     path = copy.folder / "runs" / "mine" / "changes.patch"
     path.unlink()
     said = copy.call("python", "reproduce.py", "runs/mine", code=4)
-    assert said.startswith("cannot be reproduced: its uncommitted changes are not here")
+    assert re.match("cannot be reproduced: what it ran beside commit .* is not here", said)

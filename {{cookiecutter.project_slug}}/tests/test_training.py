@@ -271,6 +271,34 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
     assert identical(state(whole), state(resumed))
 
 
+def test_a_damaged_checkpoint_does_not_outlive_a_whole_one(study: Study, tmp_path: Path) -> None:
+    study.fitted("training.checkpoint_steps=3", folder=tmp_path)
+    damage(training.list_checkpoints(tmp_path)[0], "torn")
+    resumed = study.trainer(folder=tmp_path)
+    resumed.resume()
+    resumed.step -= 1
+    resumed.save()
+    assert [path.name[11:19] for path in training.list_checkpoints(tmp_path)] == ["00000014"]
+
+
+def test_a_signal_that_kills_the_workers_too_ends_with_a_checkpoint(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = study.trainer(folder=tmp_path)
+
+    def die(*_: object) -> dict[str, float]:
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("DataLoader worker exited unexpectedly")
+
+    monkeypatch.setattr(stopped, "evaluate", die)
+    with pytest.raises(training.Interrupted, match="by SIGTERM after step 4"):
+        stopped.fit(*study.splits)
+    resumed = study.trainer(folder=tmp_path)
+    resumed.resume()
+    resumed.fit(*study.splits)
+    assert identical(state(resumed), state(study.fitted()))
+
+
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(study: Study, tmp_path: Path) -> None:
     study.fitted(folder=tmp_path)
     with pytest.raises(StudyError, match="is not a checkpoint of this model") as caught:

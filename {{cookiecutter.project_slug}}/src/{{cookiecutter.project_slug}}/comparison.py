@@ -47,6 +47,8 @@ def compare(before: Path, now: Path) -> Comparison:
         numbers.append("weights: differ")
     if not numbers:
         return Comparison(IDENTICAL, [], causes)
+    if "time budget" in (old.get("ended_by"), new.get("ended_by")):
+        causes.append("time: training.max_minutes ended it, so the speed of the machine decided")
     elsewhere = any(line.startswith(("hardware:", "environment:")) for line in causes)
     bounds = (old.get("config") or {}).get("tolerance") or {"relative": 0.0, "absolute": 0.0}
     close = all(_close(*pair, bounds) for pair in differing.values())

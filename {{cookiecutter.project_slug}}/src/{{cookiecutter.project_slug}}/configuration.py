@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, make_dataclass
@@ -79,14 +80,16 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         if ROOT not in script.parents:
             _leave(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
-        failures = Path("runs", f".failures-{os.getpid()}")
+        failures = Path("runs", f".failures-{uuid.uuid4().hex}")
         os.environ[FAILURES] = str(failures.absolute())
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             return composed(task)()
         except KeyboardInterrupt as error:
-            said = f"interrupted {error}".rstrip()
-            _leave(f"{said}; the same command, typed again, goes on from there", RESUMABLE)
+            again = "the same command, typed again, goes on from there"
+            if "force=true" in sys.argv:
+                again = "to go on, type resume= and the run's folder"
+            _leave(f"{f'interrupted {error}'.rstrip()}; {again}", RESUMABLE)
         except Exception as error:
             if failures.exists():  # a line for each job of the sweep
                 _leave(failures.read_text(encoding="utf-8").rstrip().replace("\n", "\nerror: "), 1)

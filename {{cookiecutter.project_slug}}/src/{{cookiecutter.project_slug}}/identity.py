@@ -1,16 +1,18 @@
 """What a run is known by, and what differs between two.
 
 Two runs with the same identity compute the same numbers: it holds the configuration, the code, the
-data, the locked environment, the version of Python and the kind of device, and nothing else.
+data, the locked environment, the versions of Python and torch and the kind of device, nothing else.
 """
 
 import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import StudyError
 from .files import hash_file, hash_files
 
 # Keys of the configuration that cannot change a number: where a run stands and what is said of it.
@@ -20,8 +22,10 @@ WITHOUT_EFFECT = (
     *("training.checkpoint_steps", "training.checkpoint_minutes"),
     "device",  # its kind counts instead: auto is one of them
 )
+KEYS = ("code", "data", "lock", "python", "torch", "device")
 HARDWARE = ("processor", "instructions", "cores", "gpus", "driver", "cuda", "system", "threads")
 FOLLOWED = {"num_threads", "deterministic"}  # the number of threads follows from these
+_at_first: dict[Path, dict[str, str]] = {}  # the code of a study when this process first looked
 NOTHING = "nothing that is recorded changed: nondeterminism"
 
 
@@ -35,21 +39,33 @@ def identify(
         config: The resolved configuration.
         data: The hash of each prepared file.
         device: Its kind: `cpu`, `cuda` or `mps`.
+
+    Raises:
+        StudyError: the code has changed since this process began: it would run what it imported.
     """
-    made = ("__pycache__", ".egg-info")  # by Python and by its installers
-    sources = [
-        path
-        for path in (root / "src").rglob("*")
-        if path.is_file() and not any(part.endswith(made) for part in path.parts)
-    ]
+    code = hash_code(root)
+    if _at_first.setdefault(root, code) != code:
+        raise StudyError("the code has changed while this command ran; type it again")
     return {
         "config": flatten(config),
-        "code": hash_files(root, [root / "run.py", *sources]),
+        "code": code,
         "data": dict(data),
         "lock": hash_file(root / "requirements.lock"),
         "python": platform.python_version(),
+        "torch": metadata.version("torch").partition("+")[0],  # which the lock does not hold
         "device": device,
     }
+
+
+def hash_code(root: Path) -> dict[str, str]:
+    """The SHA-256 of run.py and of each file of the library, but for what tools leave there."""
+    made = ("__pycache__", ".egg-info", ".dist-info")
+    paths = [root / "run.py"]
+    for path in (root / "src").rglob("*"):
+        inside = path.relative_to(root).parts
+        if path.is_file() and not any(part.endswith(made) or part[0] == "." for part in inside):
+            paths.append(path)
+    return hash_files(root, paths)
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -74,8 +90,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run that has been recorded."""
     config = flatten(record.get("config") or {})
-    keys = ("code", "data", "lock", "python", "device")
-    return {"config": config, **{key: record.get(key) for key in keys}}
+    return {"config": config, **{key: record.get(key) for key in KEYS}}
 
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -83,7 +98,8 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     Config first, then code, data, other files that were read, environment, hardware.
     """
-    config = dict(_differences(flatten(before["config"]), flatten(now["config"])))
+    known = before["config"] and now["config"]  # the first records had none
+    config = dict(_differences(flatten(before["config"]), flatten(now["config"]))) if known else {}
     lines = [f"config: {key}: {change}" for key, change in config.items()]
     lines += [f"code: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "code")]
     lines += [f"data: {name}: {_word(*pair)}" for name, pair in _changed(before, now, "data")]
@@ -115,13 +131,16 @@ def explain_hardware(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def _explain_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Packages by name; the hash of the lock alone where no version in it tells."""
-    if before["python"] != now["python"]:
-        yield f"python: {before['python']} -> {now['python']}"
+    for name in ("python", "torch"):
+        if before.get(name) != now.get(name):
+            yield f"{name}: {before.get(name)} -> {now.get(name)}"
     named = False
     for kind in ("locked", "installed"):
         old, new = ((record.get("packages") or {}).get(kind) for record in (before, now))
         if old and new:
             for name, change in _differences(old, new):
+                if name == "torch" and before.get("torch") != now.get("torch"):
+                    continue  # said already
                 named |= kind == "locked"
                 yield f"{name} ({kind}): {change}"
     if before["lock"] != now["lock"] and not named:

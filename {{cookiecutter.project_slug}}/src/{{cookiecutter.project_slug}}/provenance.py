@@ -5,6 +5,7 @@ address of a remote no credentials, of the work tree no file that is called like
 """
 
 import ctypes
+import logging
 import os
 import platform
 import re
@@ -19,22 +20,19 @@ from typing import Any
 
 from .files import hash_files
 
+log = logging.getLogger(__name__)
 # Of the environment only what can change a number is kept.
 ENVIRONMENT = (
     *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
-    *("NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED", "SLURM_JOB_ID"),
+    *("NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED"),
 )
-MAX_PATCH_BYTES = 1_000_000  # an untracked file larger than this is data: named, not copied
-SECRET = (
-    ".env*",
-    "*.pem",
-    "*.key",
-    "id_rsa*",
-    "id_ed25519*",
-    ".netrc",
-    "*credentials*",
-    "*secret*",
-)
+MAX_PATCH_BYTES = 1_000_000  # of untracked files; what is larger is data: named, not copied
+# Files and folders that are never copied into a patch, in any case of letters.
+SECRET = """
+    .aws .env* .huggingface .netrc .npmrc .pypirc .ssh *.key *.p12 *.pem *.pfx *api_key* *apikey*
+    *credential* id_dsa* id_ecdsa* id_ed25519* id_rsa* kaggle.json *passw* *secret* *token *token.*
+    *tokens.*
+""".split()
 INSTALLERS = ("pip", "uv", "wheel")  # which no run imports
 # What is known of a run in another way, or comes out of it.
 UNWATCHED = (
@@ -75,21 +73,28 @@ def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
             _read.add(path)
 
 
-def hash_inputs(root: Path, *, without: Path) -> dict[str, str]:
+def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
     """The SHA-256 of what was read in the study so far, besides what is known in another way.
 
-    That is its code, its configuration, and the prepared data in the folder `without`.
+    That is its code, its configuration, and prepared data. What worker processes and compiled code
+    read is not seen. A file that is in `known` keeps the hash that it has there.
     """
-    skipped = [root / name for name in UNWATCHED] + [without.absolute(), without.resolve()]
+    skipped = [root / name for name in UNWATCHED]
     paths = []
     for path in map(Path, sorted(_read)):
         hidden = path.name.startswith(".") or "__pycache__" in path.parts
-        stands_for_data = path.name.endswith(".seen.json")
         inside = any(folder == path or folder in path.parents for folder in skipped)
-        known = hidden or inside or stands_for_data or root not in path.parents
-        if not known and path.is_file():
-            paths.append(path)
-    return hash_files(root, paths)
+        if not (hidden or inside or _is_prepared(path)) and root in path.parents:
+            if path.is_file() and path.relative_to(root).as_posix() not in known:
+                paths.append(path)
+    return {**known, **hash_files(root, paths)}
+
+
+def _is_prepared(path: Path) -> bool:
+    """Whether a file belongs to prepared data: prepared/<split>/<field>.npy, or what is beside."""
+    folders = list(path.parents)[:2]
+    manifests = [folder / "manifest.json" for folder in folders]
+    return path.name.endswith(".seen.json") or any(each.is_file() for each in manifests)
 
 
 def describe_packages(root: Path) -> dict[str, dict[str, str]]:
@@ -173,7 +178,7 @@ def describe_git(root: Path) -> tuple[dict[str, Any] | None, bytes]:
         its commit when it is built, and says so in GIT_REV.
     """
     own = [".", ":(exclude)results", ":(exclude)dvc.lock"]
-    secret = [f":(exclude,glob)**/{name}" for name in SECRET]
+    secret = [f":(exclude,glob,icase)**/{name}{end}" for name in SECRET for end in ("", "/**")]
     status = git(
         *(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--"), *own
     )
@@ -183,15 +188,18 @@ def describe_git(root: Path) -> tuple[dict[str, Any] | None, bytes]:
         revision = os.environ.get("GIT_REV", "")
         clean = not revision.endswith("-dirty")
         known = {"commit": revision.removesuffix("-dirty"), "clean": clean}
+        if (root / ".git").exists() and not status:
+            log.warning("git does not answer, so the commit is not recorded; type: git status")
         return known if revision else None, b""
     changed = any(line and not line.startswith("#") for line in lines)
     untracked = [line[2:] for line in lines if line.startswith("? ")]
     large, patch = _patch(root, untracked, [*own, *secret]) if changed else ([], b"")
-    remotes = git(root, "config", "--get-regexp", r"^remote\..*\.url$").decode().split()[1::2]
+    remotes = git(root, "config", "--null", "--get-regexp", r"^remote\..*\.url$").split(b"\0")
+    addresses = [os.fsdecode(entry).partition("\n")[2] for entry in remotes if entry]
     description = {
         "commit": head["branch.oid"],
         "branch": head["branch.head"],
-        "remotes": [re.sub(r"//[^/@]*@", "//", address) for address in remotes],
+        "remotes": [re.sub(r"//.*@", "//", item).partition("?")[0] for item in addresses],
         "clean": not patch and not large,
         "large_untracked": large,
     }
@@ -205,23 +213,38 @@ def _patch(root: Path, untracked: list[str], own: list[str]) -> tuple[list[str],
     for name in untracked:
         with suppress(OSError):  # gone meanwhile
             sizes[name] = (top / name).lstat().st_size
-    small = [name for name, size in sizes.items() if size <= MAX_PATCH_BYTES]
+    small: list[str] = []
+    room = 10 * MAX_PATCH_BYTES
+    for name, size in sizes.items():
+        if size <= min(room, MAX_PATCH_BYTES):
+            small.append(name)
+            room -= size
     # a copy of the index is told of the new files: the user's own stays as it is
     real = root / os.fsdecode(git(root, "rev-parse", "--git-path", "index").strip())
     with tempfile.TemporaryDirectory() as folder:
-        index = shutil.copyfile(real, Path(folder, "index"))
+        index = Path(folder, "index")
         environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
+        if real.is_file():
+            shutil.copyfile(real, index)
+        else:
+            git(root, "read-tree", "HEAD", env=environment)
         for start in range(0, len(small), 500):  # a command line has a limit
             chosen = [f":(top,literal){name}" for name in small[start : start + 500]]
             git(root, "add", "--intent-to-add", "--", *chosen, env=environment)
-        words = ("diff", "HEAD", "--binary", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/")
+        plain = (
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--unified=3",
+        )  # whatever is set up
+        words = ("diff", "HEAD", "--binary", *plain, "--src-prefix=a/", "--dst-prefix=b/")
         patch = git(root, *words, "--", *own, env=environment)
     return [name for name in sizes if name not in small], patch
 
 
 def git(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> bytes:
     """What git answers, or nothing where it is absent, refuses or knows no commit."""
-    words = ["git", "-c", "core.quotePath=false", *arguments]
+    words = ["git", "-c", "core.quotePath=false", "-c", "diff.relative=false", *arguments]
     try:
         done = subprocess.run(words, cwd=root, env=env, capture_output=True, check=False)
     except OSError:

@@ -27,11 +27,13 @@ from typing import Any
 
 from . import StudyError, provenance
 from .files import hash_file, hash_files, to_json, write_atomically
-from .identity import explain, explain_hardware, fingerprint, of_record
+from .identity import KEYS, explain, explain_hardware, fingerprint, of_record
 
 log = logging.getLogger(__name__)
 VERSION = 2
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command, typed again, goes on
+# Of the overrides of a run, what says where it stands and not what it is.
+OF_THE_PLACE = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
 RESULTS = ("best.pt", "history.csv", "metrics.json")
 
 
@@ -40,9 +42,8 @@ def name_from(overrides: Sequence[str]) -> str:
 
     It holds no character that a shell or Hydra would read as anything else.
     """
-    own = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
     typed = [item.lstrip("+~") for item in overrides]
-    readable = "_".join(item for item in typed if item.partition("=")[0] not in own)
+    readable = "_".join(item for item in typed if item.partition("=")[0] not in OF_THE_PLACE)
     return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 
 
@@ -52,7 +53,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         StudyError: there is none, or it cannot be read.
     """
-    path = folder if folder.suffix == ".json" else folder / "record.json"
+    path = folder if folder.is_file() else folder / "record.json"
     try:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -73,6 +74,7 @@ def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in old.items() if key not in ("hashes", "packages")},
         "version": VERSION,
         "fingerprint": None,
+        "config": {},
         "overrides": shlex.split(old.get("command", ""))[2:],
         "code": {"all": hashes.get("code")},
         "data": {"all": hashes.get("data")},
@@ -87,10 +89,10 @@ def publish(folder: Path, path: Path) -> None:
     Its history comes with it, its uncommitted changes beside it, and the names of hosts do not. One
     that is there and gave the same results stays: those numbers need no other.
     """
-    record = read_record(folder)
     results = hash_files(folder, [folder / name for name in RESULTS])
     if path.exists() and read_record(path).get("files") == results:
         return
+    record = read_record(folder) if (folder / "record.json").is_file() else {}
     if record.get("files") != results:  # DVC has restored the results of some other time
         log.warning("%s: its record is of other results; not published", folder)
         path.unlink(missing_ok=True)
@@ -143,17 +145,17 @@ def recording(
     """
     record = read_record(folder)
     if "started" in record:
-        record = _next_part(folder, record, identity)
+        record = _next_part(root, folder, record, identity)
     else:
         record = describe(root, folder, identity=identity, config=config, overrides=overrides)
     started = datetime.now(timezone.utc)
-    part = {"started": _stamp(started), "host": platform.node(), "pid": os.getpid()}
+    part: dict[str, Any] = {"started": _stamp(started), "host": platform.node()}
+    part |= {"pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
     record.setdefault("parts", []).append(part)
     record.setdefault("started", part["started"])
     record |= {"status": "running", "exit_code": None, "error": None}
-    data = Path(config["data"]["folder"])
-    record["inputs"] = provenance.hash_inputs(root, without=data)
-    energy = provenance.read_energy(identity["device"])
+    record["inputs"] = provenance.hash_inputs(root, record.get("inputs") or {})
+    energy = provenance.read_energy(_card(record))
     write_atomically(folder / "record.json", to_json(record))
     handler = _LogFile(folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -173,11 +175,11 @@ def recording(
             )
         )
         with suppress(StudyError, OSError):  # a full disk: what went wrong is the error to be told
-            record["inputs"] = provenance.hash_inputs(root, without=data)
+            record["inputs"] = provenance.hash_inputs(root, record["inputs"])
             _end_part(folder, record, started, energy, handler)
         raise
     else:
-        record["inputs"] = provenance.hash_inputs(root, without=data)
+        record["inputs"] = provenance.hash_inputs(root, record["inputs"])
         _end_part(folder, record, started, energy, handler)
     finally:
         logging.getLogger().removeHandler(handler)
@@ -199,12 +201,23 @@ def _stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+def _card(record: Mapping[str, Any]) -> str:
+    """The device of a run: the one that was named, or its kind."""
+    named = str(record["config"]["device"])
+    return named if named != "auto" else str(record["device"])
+
+
+def _next_part(
+    root: Path, folder: Path, record: dict[str, Any], identity: Mapping[str, Any]
+) -> dict[str, Any]:
     """The record of a run that goes on; with other code no one fingerprint stands for it."""
     before = of_record(record)
     if before["data"] != identity["data"]:
         raise StudyError(f"resume={folder}: the data are not those that the run began with")
     changed = explain(before, identity)
+    for name, known in (record.get("inputs") or {}).items():
+        if not (root / name).is_file() or hash_file(root / name) != known:
+            changed.append(f"data: {name}: changed")
     for line in changed:
         log.warning("since the run began: %s", line)
     if changed:
@@ -227,8 +240,9 @@ def _next_part(folder: Path, record: dict[str, Any], identity: Mapping[str, Any]
 
 
 def _written(folder: Path) -> list[float]:
-    """When each file of a run was last written."""
-    return [path.stat().st_mtime for path in folder.iterdir() if path.name != ".lock"]
+    """When each file that a run writes as it goes was last written."""
+    paths = [*folder.glob("checkpoint-*.pt"), *folder.glob("run.log"), *folder.glob("history.csv")]
+    return [path.stat().st_mtime for path in paths] or [folder.stat().st_mtime]
 
 
 def _end_part(
@@ -261,7 +275,7 @@ def _cost(record: Mapping[str, Any], energy: float | None) -> dict[str, Any]:
     hours = record["seconds"] / 3600
     price = record["config"].get("price_per_hour")
     joules = None
-    if energy is not None and (now := provenance.read_energy(record["device"])) is not None:
+    if energy is not None and (now := provenance.read_energy(_card(record))) is not None:
         joules = now - energy + ((record.get("cost") or {}).get("joules") or 0.0)
     return {
         "device_hours": round(hours, 6),
@@ -292,7 +306,7 @@ def describe(
         "seed": config["seed"],
         "config": config,
         "git": git,
-        **{key: identity[key] for key in ("code", "data", "lock", "python", "device")},
+        **{key: identity[key] for key in KEYS},
         "packages": provenance.describe_packages(root),
         "hardware": provenance.describe_hardware(),
         "environment": provenance.describe_environment(),

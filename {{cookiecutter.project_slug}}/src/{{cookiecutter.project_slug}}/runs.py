@@ -67,18 +67,23 @@ def claim(
             if not said:
                 log.info("%s: another process is at this very run; waiting for its end", folder)
             said = True
-            with FileLock(folder / LOCK):
+            with suppress(FileNotFoundError), FileLock(folder / LOCK):  # gone: it was not built
                 pass
         except OSError as error:
-            reason = f"cannot be made ({error.strerror})"
+            reason = f"cannot be read or made ({error.strerror or error})"
             raise StudyError(f"{error.filename or RUNS}: {reason}") from error
     try:
         yield folder
     finally:
         with suppress(StudyError, OSError), FileLock(RUNS / LOCK):
-            if "started" not in read_record(folder):  # what was to be run could not be built
+            aside = _aside(folder)
+            if "started" in read_record(folder):
+                shutil.rmtree(aside, ignore_errors=True)
+            else:  # what was to be run could not be built: nothing has happened
                 lock.release()
                 shutil.rmtree(folder)
+                if aside.exists():
+                    aside.rename(folder)
         lock.release()
 
 
@@ -99,38 +104,51 @@ def status(folder: Path) -> str:
     return "killed" if said == "running" and not is_alive(folder) else said
 
 
-def read_finished(folder: Path) -> dict[str, Any] | None:
-    """The record of the run in a folder, if that has ended well."""
-    if not (folder / "record.json").is_file():
-        return None
+def read_finished(folder: Path, *, but_for_budget: bool = False) -> dict[str, Any] | None:
+    """The record of the run in a folder, if that has ended well.
+
+    With `but_for_budget`, not if it ended because its time was spent: then it can go on.
+    """
     record = read_record(folder)
-    return record if record["status"] == "finished" else None
+    unfinished = but_for_budget and record.get("ended_by") == "time budget"
+    return record if record["status"] == "finished" and not unfinished else None
 
 
 def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
     """The folders in runs/, and `named`, that hold the run with this fingerprint.
 
     One that read files which have changed since is not the same run. The best comes first: what is
-    under way, what is finished, `named`, what was begun last.
+    under way, what is finished, `named`, what is no rerun.
     """
     found = []
-    for path in [*RUNS.glob("*/record.json"), *RUNS.glob("*/*/record.json")]:
+    for path in [*RUNS.glob("[!.]*/record.json"), *RUNS.glob("[!.]*/[!.]*/record.json")]:
         with open(path, "rb") as file:
             head = file.read(200)  # the fingerprint is the second key: no need to read them all
         if wanted.encode() in head:
             found.append(path.parent)
     if named is not None and (named / "record.json").is_file():
         found = [folder for folder in found if not folder.samefile(named)]
-        if read_record(named)["fingerprint"] == wanted:
+        if _is_whole(named) and read_record(named)["fingerprint"] == wanted:
             found.append(named)
-    same = [folder for folder in found if _inputs_as_recorded(root, folder)]
+    found.sort(reverse=True)  # the latest first, where nothing else counts
+    same = [folder for folder in found if _is_whole(folder) and _inputs_as_recorded(root, folder)]
     return sorted(same, key=lambda folder: _rank(folder, named), reverse=True)
 
 
-def _rank(folder: Path, named: Path | None) -> tuple[bool, bool, bool, str]:
+def _is_whole(folder: Path) -> bool:
+    """Whether a record can be read; one that cannot stands in nobody's way."""
+    try:
+        read_record(folder)
+    except StudyError as error:
+        log.warning("%s; passed over", error)
+        return False
+    return True
+
+
+def _rank(folder: Path, named: Path | None) -> tuple[bool, ...]:
     record = read_record(folder)
     finished = record["status"] == "finished"
-    return (is_alive(folder), finished, folder == named, str(record.get("started")))
+    return (is_alive(folder), finished, folder == named, not record.get("rerun_of"))
 
 
 def _inputs_as_recorded(root: Path, folder: Path) -> bool:
@@ -151,7 +169,8 @@ def _choose(
     known = [] if config["force"] else find(root, wanted, named)
     if not known and config["device"] == "auto" and not config["force"]:
         # done on another kind of device, such as a cluster's: auto says that any will do
-        others = [fingerprint({**identity, "device": device}) for device in DEVICES]
+        devices = [device for device in DEVICES if device != identity["device"]]
+        others = [fingerprint({**identity, "device": device}) for device in devices]
         known = [folder for other in others for folder in find(root, other, named)]
         known = [folder for folder in known if status(folder) == "finished"]
     if named is None:
@@ -178,7 +197,8 @@ def _new_folder(overrides: Sequence[str]) -> Path:
 
 
 def _make_room(folder: Path, *, replace: bool) -> None:
-    """Leaves `folder` empty, and takes away nothing that was not to be replaced."""
+    """Leaves `folder` empty. What it held is kept aside until the new run has begun."""
+    aside = _aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not any(path.name != LOCK for path in folder.iterdir()):
         return
@@ -189,17 +209,31 @@ def _make_room(folder: Path, *, replace: bool) -> None:
     if not replace:
         hint = "name another folder, or add replace=true to lose it"
         raise StudyError(f"run_dir={folder}: holds another run; {hint}")
-    shutil.rmtree(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
     folder.mkdir()
+
+
+def _aside(folder: Path) -> Path:
+    """Where the run that a folder held waits until it is sure that it is replaced."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _copy(source: Path, target: Path) -> None:
     """Takes over a run that was done elsewhere."""
     copy = target.with_name(f".{target.name}.new")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(LOCK, ".*.tmp"))
-    record = {**read_record(copy), "copied_from": source.as_posix()}
-    write_atomically(copy / "record.json", to_json(record))
+    try:
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(LOCK, ".*.tmp"))
+        record = {**read_record(copy), "copied_from": source.as_posix()}
+        write_atomically(copy / "record.json", to_json(record))
+    except (OSError, StudyError) as error:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        if _aside(target).exists():
+            _aside(target).rename(target)
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{target}: cannot be copied from {source} ({reason})") from error
     shutil.rmtree(target)
     copy.rename(target)
     log.info("%s: copied from %s, which is the same run", target, source)

@@ -249,7 +249,8 @@ class Trainer:
         ):
             while not ended:
                 self.model.train()
-                for batch in self._rest_of_epoch(train, num_steps):
+                rest = self._rest_of_epoch(train, num_steps)
+                while (batch := self._next(rest, signals)) is not None:
                     self.train_step(batch)
                     progress.update()
                     self._save_when_due(now=bool(signals))
@@ -259,7 +260,8 @@ class Trainer:
                         break
                 # not so if time ran out; so too if a run resumes behind the last step of an epoch
                 if self.step == (len(self.history) + 1) * num_steps:
-                    self._end_epoch(validation, num_steps)
+                    with self._outliving_workers(signals):
+                        self._end_epoch(validation, num_steps)
                 if self.step == total:
                     ended = "epochs"
                 elif self.out_of_patience():
@@ -270,6 +272,24 @@ class Trainer:
             self.spent, self._saved = 0.0, time.monotonic()  # to go on means to grant another
         self._finish()
         return ended
+
+    def _next(self, batches_left: Iterator[Batch], signals: Sequence[str]) -> Batch | None:
+        """The next batch, or None behind the last."""
+        with self._outliving_workers(signals):
+            return next(batches_left, None)
+        raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def _outliving_workers(self, signals: Sequence[str]) -> Iterator[None]:
+        """A signal to the whole process group ends the processes that load batches at once."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            time.sleep(0.2)  # it may reach this process last
+            if not signals:
+                raise
+            self.save()
+            raise Interrupted(f"by {signals[0]} after step {self.step}") from error
 
     def _rest_of_epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
         """The batches of the epoch that is under way, from the step that comes next."""
@@ -449,8 +469,10 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     path = folder / f"checkpoint-{state['step']:08d}-{digest}.pt"
     write_atomically(path, content)
     others = [other for other in list_checkpoints(folder) if other != path]
-    for old in others[1:]:
-        old.unlink(missing_ok=True)
+    earlier = [other for other in others if other.name[:19] <= path.name[:19]]
+    for other in others:  # one of a later step was damaged, or the run would not be here
+        if other not in earlier[:1]:
+            other.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -462,8 +484,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint in a folder that is whole, or None; of each damaged one it warns."""
     for path in list_checkpoints(folder):
-        if hash_file(path)[:16] == path.stem.rpartition("-")[2]:
-            return path, load_weights(path)
+        with contextlib.suppress(OSError):  # what cannot be read is damaged too
+            if hash_file(path)[:16] == path.stem.rpartition("-")[2]:
+                return path, load_weights(path)
         log.warning("%s: is damaged; going back to the one before", path)
     return None
 
@@ -486,7 +509,11 @@ def restore_results(folder: Path, record: Mapping[str, Any]) -> bool:
         write_history(folder / "history.csv", state["history"])
         write_atomically(folder / "best.pt", to_bytes(weights))
         write_atomically(folder / "metrics.json", to_json(record["metrics"]))
-    return all(hash_file(folder / name) == known for name, known in record["files"].items())
+    for name, known in record["files"].items():
+        if hash_file(folder / name) != known:
+            log.warning("%s: is not what the run wrote; it is done again", folder / name)
+            return False
+    return True
 
 
 def to_bytes(state: Mapping[str, Any]) -> bytes:
