@@ -25,11 +25,11 @@ def main(config: DictConfig) -> float:
     config, resume = configuration.settle(config)
     # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without
     from {{ cookiecutter.project_slug }} import (
+        checkpoints,
         data,
         identity,
         reproducibility,
         runs,
-        training,
     )
 
     root, values = configuration.ROOT, configuration.to_values(config)
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> float:
     typed = configuration.typed_overrides()
     with runs.claim(root, known_by, values, typed, resume=resume) as folder:
         record = runs.read_finished(folder, but_for_budget=resume is not None)
-        if record is not None and training.restore_results(folder, record):
+        if record is not None and checkpoints.restore_results(folder, record):
             log.info("%s: is this run, and finished; to do it anew: force=true", folder)
             if config.run_dir is not None or not (folder / "config.yaml").exists():
                 configuration.write(config, folder)

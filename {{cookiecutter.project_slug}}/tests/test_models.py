@@ -7,7 +7,12 @@ import torch
 from conftest import Compose
 from torch import nn
 
-from {{ cookiecutter.project_slug }} import configuration, data, training
+from {{ cookiecutter.project_slug }} import (
+    checkpoints,
+    configuration,
+    data,
+    training,
+)
 
 MODELS = sorted(path.stem for path in (configuration.ROOT / "conf" / "model").glob("*.yaml"))
 pytestmark = pytest.mark.parametrize("name", MODELS)
@@ -111,9 +116,9 @@ def test_an_instance_does_not_see_the_others_of_its_batch(
 def test_saved_weights_give_another_model_the_same_outputs(
     name: str, model: nn.Module, batch: data.Batch, compose: Compose, tmp_path: Path
 ) -> None:
-    (tmp_path / "best.pt").write_bytes(training.to_bytes(model.state_dict()))
+    (tmp_path / "best.pt").write_bytes(checkpoints.to_bytes(model.state_dict()))
     torch.manual_seed(1)
     other = configuration.build(compose(f"model={name}").model.network, "model.network")
     assert not torch.equal(model.eval()(**batch)["logits"], other.eval()(**batch)["logits"])
-    other.load_state_dict(training.load_weights(tmp_path / "best.pt"))
+    other.load_state_dict(checkpoints.load_weights(tmp_path / "best.pt"))
     assert torch.equal(model(**batch)["logits"], other(**batch)["logits"])

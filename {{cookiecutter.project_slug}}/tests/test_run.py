@@ -15,11 +15,11 @@ from conftest import TINY, Compose
 from omegaconf import OmegaConf
 
 from {{ cookiecutter.project_slug }} import (
+    checkpoints,
     configuration,
     data,
     records,
     runs,
-    training,
 )
 
 RUN = configuration.ROOT / "run.py"
@@ -197,4 +197,4 @@ def test_sigterm_ends_with_a_checkpoint_and_an_exit_code_that_says_resumable(
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     record = records.read_record(folder)
     assert record["status"] == "interrupted" and record["exit_code"] == 75
-    assert training.load_checkpoint(folder) is not None
+    assert checkpoints.load_checkpoint(folder) is not None

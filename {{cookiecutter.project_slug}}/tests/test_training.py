@@ -11,6 +11,7 @@ from torch import nn
 
 from {{ cookiecutter.project_slug }} import (
     StudyError,
+    checkpoints,
     configuration,
     data,
     files,
@@ -126,7 +127,7 @@ def test_a_run_resumed_behind_its_end_does_no_further_step(
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 def test_fit_equals_a_reference_loop(study: Study, schedule: str, tmp_path: Path) -> None:
     study.fitted(f"training/schedule={schedule}", folder=tmp_path)
-    trained = training.load_weights(training.list_checkpoints(tmp_path)[0])
+    trained = checkpoints.load_weights(checkpoints.list_checkpoints(tmp_path)[0])
     reference = study.trainer(f"training/schedule={schedule}")  # only for its untouched parts
     model, optimizer, scheduler = reference.model, reference.optimizer, reference.scheduler
     train = study.splits[0]
@@ -199,7 +200,7 @@ def test_the_best_epoch_on_validation_is_kept(study: Study, tmp_path: Path) -> N
     best = max(trainer.history, key=lambda row: row["validation_accuracy"])
     assert best["validation_accuracy"] > trainer.history[-1]["validation_accuracy"]
     assert trainer.evaluate(study.splits[1])["accuracy"] == best["validation_accuracy"]
-    weights = training.load_weights(tmp_path / "best.pt")
+    weights = checkpoints.load_weights(tmp_path / "best.pt")
     assert identical(weights, dict(trainer.model.state_dict()))
 
 
@@ -259,9 +260,9 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
 ) -> None:
     whole = study.fitted()
     study.fitted("training.checkpoint_steps=3", folder=tmp_path)
-    checkpoints = training.list_checkpoints(tmp_path)
-    assert [path.name[11:19] for path in checkpoints] == ["00000016", "00000015"]
-    for path in checkpoints[:num_damaged]:
+    paths = checkpoints.list_checkpoints(tmp_path)
+    assert [path.name[11:19] for path in paths] == ["00000016", "00000015"]
+    for path in paths[:num_damaged]:
         damage(path, how)
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
@@ -273,12 +274,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
 
 def test_a_damaged_checkpoint_does_not_outlive_a_whole_one(study: Study, tmp_path: Path) -> None:
     study.fitted("training.checkpoint_steps=3", folder=tmp_path)
-    damage(training.list_checkpoints(tmp_path)[0], "torn")
+    damage(checkpoints.list_checkpoints(tmp_path)[0], "torn")
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
     resumed.step -= 1
     resumed.save()
-    assert [path.name[11:19] for path in training.list_checkpoints(tmp_path)] == ["00000014"]
+    assert [path.name[11:19] for path in checkpoints.list_checkpoints(tmp_path)] == ["00000014"]
 
 
 def test_a_signal_that_kills_the_workers_too_ends_with_a_checkpoint(
@@ -309,7 +310,7 @@ def test_a_checkpoint_of_another_model_is_refused_in_one_line(study: Study, tmp_
 def test_a_checkpoint_cannot_hold_code(tmp_path: Path) -> None:
     torch.save({"model": math.sqrt}, tmp_path / "best.pt")
     with pytest.raises(StudyError, match="not a readable checkpoint"):
-        training.load_weights(tmp_path / "best.pt")
+        checkpoints.load_weights(tmp_path / "best.pt")
 
 
 def test_what_is_missing_of_a_finished_run_is_written_again_to_the_byte(
@@ -322,10 +323,10 @@ def test_what_is_missing_of_a_finished_run_is_written_again_to_the_byte(
     record = {"files": files.hash_files(tmp_path, paths), "metrics": metrics}
     for path in paths:
         path.unlink()
-    assert training.restore_results(tmp_path, record)
+    assert checkpoints.restore_results(tmp_path, record)
     assert files.hash_files(tmp_path, paths) == record["files"]
     damage(paths[0], "flipped")
-    assert not training.restore_results(tmp_path, record)
+    assert not checkpoints.restore_results(tmp_path, record)
 
 
 def test_weights_have_the_same_bytes_each_time(study: Study, tmp_path: Path) -> None:
