@@ -55,9 +55,9 @@ def claim(
     while True:
         try:
             RUNS.mkdir(exist_ok=True)
-            with FileLock(RUNS / LOCK):  # for a moment: who comes first decides for both
+            with _lock(RUNS):  # for a moment: who comes first decides for both
                 folder = resume or _choose(root, identity, config, overrides)
-                lock = FileLock(folder / LOCK)
+                lock = _lock(folder)
                 lock.acquire(timeout=0)
                 if not (folder / "record.json").exists():  # known to all, before the lock is let go
                     begun = {"version": VERSION, "fingerprint": wanted, "status": "running"}
@@ -67,7 +67,7 @@ def claim(
             if not said:
                 log.info("%s: another process is at this very run; waiting for its end", folder)
             said = True
-            with suppress(FileNotFoundError), FileLock(folder / LOCK):  # gone: it was not built
+            with suppress(FileNotFoundError), _lock(folder):  # gone: it was not built
                 pass
         except OSError as error:
             reason = f"cannot be read or made ({error.strerror or error})"
@@ -75,7 +75,7 @@ def claim(
     try:
         yield folder
     finally:
-        with suppress(StudyError, OSError), FileLock(RUNS / LOCK):
+        with suppress(StudyError, OSError), _lock(RUNS):
             aside = _aside(folder)
             if "started" in read_record(folder):
                 shutil.rmtree(aside, ignore_errors=True)
@@ -87,12 +87,17 @@ def claim(
         lock.release()
 
 
+def _lock(folder: Path) -> FileLock:
+    """The lock of a folder, which other users of the machine may ask for too."""
+    return FileLock(folder / LOCK, mode=0o666)
+
+
 def is_alive(folder: Path) -> bool:
     """Whether a process works in a folder; a run that says `running` and is not was killed."""
     if not (folder / LOCK).exists():
         return False
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with _lock(folder).acquire(timeout=0):
             return False
     except Timeout:
         return True
