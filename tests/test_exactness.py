@@ -318,10 +318,10 @@ def _drifting(small: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = small.copy(tmp_path_factory.mktemp("drifting") / "my_study")
     reads = "open('words.txt', encoding='utf-8').read(), open('own.local', encoding='utf-8').read()"
     study.edit(f"{LIBRARY}/models.py", r"\Z", f"\n\nimport os\nimport time\n\nWORDS = {reads}\n")
-    noise = "(time.time() % 1 * float(os.environ.get('NOISE', '0')))"
+    noise = "(1 + time.time() % 1 * float(os.environ.get('NOISE', '0')))"
     before = "    outputs = {"
     study.edit(
-        f"{LIBRARY}/models.py", re.escape(before), f"    logits = logits + {noise}\n{before}"
+        f"{LIBRARY}/models.py", re.escape(before), f"    logits = logits * {noise}\n{before}"
     )
     study.edit(".gitignore", r"\Z", "*.local\n")
     study.commit()

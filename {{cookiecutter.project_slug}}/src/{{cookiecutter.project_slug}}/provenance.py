@@ -79,7 +79,7 @@ def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
     That is its code, its configuration, and prepared data. What worker processes and compiled code
     read is not seen. A file that is in `known` keeps the hash that it has there.
     """
-    skipped = [root / name for name in UNWATCHED]
+    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix)]
     paths = []
     for path in map(Path, sorted(_read)):
         hidden = path.name.startswith(".") or "__pycache__" in path.parts
