@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -89,14 +91,31 @@ def test_whatever_can_change_a_number_changes_the_fingerprint(values: dict[str, 
 
 
 def test_code_that_was_edited_while_a_sweep_runs_is_not_credited_with_its_numbers(
-    repository: Path, values: dict[str, Any]
+    repository: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity.identify(repository, values, FILES, "cpu")
+    def record(seed: int) -> dict[str, Any]:
+        config = {**values, "seed": seed}
+        known_by = identity.identify(repository, config, FILES, "cpu")
+        with runs.claim(repository, known_by, config, []) as folder:
+            with records.recording(
+                folder, repository, identity=known_by, config=config, overrides=[]
+            ):
+                for name in records.RESULTS:
+                    (folder / name).touch()
+        assert not (folder / "changes.patch").exists()
+        return records.read_record(folder)
+
+    first = record(seed=0)
+    module = ModuleType("model")
+    module.__file__ = str(repository / "src" / "model.py")
+    monkeypatch.setitem(sys.modules, "model", module)
     (repository / "src" / ".model.py.swp").write_text("an editor's")
-    identity.identify(repository, values, FILES, "cpu")
-    (repository / "src" / "model.py").write_text("edited")
-    with pytest.raises(StudyError, match="the code has changed while this command ran; type it"):
-        identity.identify(repository, values, FILES, "cpu")
+    (repository / "src" / "model.py").write_text("edited, and imported before")
+    second = record(seed=1)
+    assert (first["code"], first["git"]) == (second["code"], second["git"])
+    (repository / "run.py").write_text("edited, and not imported yet")
+    with pytest.raises(StudyError, match="run.py: has changed while this command ran; type it"):
+        record(seed=2)
 
 
 @pytest.mark.parametrize("end", ["finished", "failed", "interrupted"])

@@ -6,7 +6,9 @@ data, the locked environment, the versions of Python and torch and the kind of d
 
 import hashlib
 import json
+import logging
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 from . import StudyError
 from .files import hash_file, hash_files
 
+log = logging.getLogger(__name__)
 # Keys of the configuration that cannot change a number: where a run stands and what is said of it.
 WITHOUT_EFFECT = (
     *("description", "note", "group", "rerun_of", "price_per_hour", "tolerance"),
@@ -41,20 +44,30 @@ def identify(
         device: Its kind: `cpu`, `cuda` or `mps`.
 
     Raises:
-        StudyError: the code has changed since this process began: it would run what it imported.
+        StudyError: code has changed since this process began that it has yet to import.
     """
-    code = hash_code(root)
-    if _at_first.setdefault(root, code) != code:
-        raise StudyError("the code has changed while this command ran; type it again")
     return {
         "config": flatten(config),
-        "code": code,
+        "code": _code_in_use(root),
         "data": dict(data),
         "lock": hash_file(root / "requirements.lock"),
         "python": platform.python_version(),
         "torch": metadata.version("torch").partition("+")[0],  # which the lock does not hold
         "device": device,
     }
+
+
+def _code_in_use(root: Path) -> dict[str, str]:
+    """The code that this process runs: a later job of a sweep has what the first one imported."""
+    now = hash_code(root)
+    first = _at_first.setdefault(root, now)
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    imported = {Path(name).resolve() for name in files if name}
+    for name in [name for name in first if now.get(name) != first[name]]:
+        if (root / name).resolve() not in imported:
+            raise StudyError(f"{name}: has changed while this command ran; type it again")
+        log.warning("%s: has changed; this command goes on with what it was", name)
+    return dict(first)
 
 
 def hash_code(root: Path) -> dict[str, str]:

@@ -27,13 +27,14 @@ from typing import Any
 
 from . import StudyError, provenance
 from .files import hash_file, hash_files, to_json, write_atomically
-from .identity import KEYS, explain, explain_hardware, fingerprint, of_record
+from .identity import KEYS, explain, explain_hardware, fingerprint, hash_code, of_record
 
 log = logging.getLogger(__name__)
 VERSION = 2
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command, typed again, goes on
 # Of the overrides of a run, what says where it stands and not what it is.
 OF_THE_PLACE = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
+_described: dict[Path, tuple[dict[str, Any] | None, bytes]] = {}  # a study's git, by its root
 RESULTS = ("best.pt", "history.csv", "metrics.json")
 
 
@@ -293,7 +294,9 @@ def describe(
     overrides: Sequence[str],
 ) -> dict[str, Any]:
     """What goes into a run, as far as a machine can tell. Writes changes.patch if there are any."""
-    git, patch = provenance.describe_git(root)
+    if root not in _described or hash_code(root) == identity["code"]:
+        _described[root] = provenance.describe_git(root)
+    git, patch = _described[root]  # of an edit while a sweep runs, its later jobs know nothing
     if patch:
         write_atomically(folder / "changes.patch", patch)
     return {
