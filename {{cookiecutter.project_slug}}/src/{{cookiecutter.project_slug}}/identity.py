@@ -60,7 +60,9 @@ def identify(
 def _code_in_use(root: Path) -> dict[str, str]:
     """The code that this process runs: a later job of a sweep has what the first one imported."""
     now = hash_code(root)
-    first = _at_first.setdefault(root, now)
+    first = _at_first.setdefault(root, dict(now))
+    if first == now:
+        return now
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     imported = {Path(name).resolve() for name in files if name}
     for name in [name for name in first if now.get(name) != first[name]]:
