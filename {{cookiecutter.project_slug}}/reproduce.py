@@ -202,10 +202,7 @@ def pull(study: Path, *outputs: str) -> None:
     tracked = provenance.git(study, "ls-files", "*.dvc").decode().splitlines()
     targets = [*tracked, *outputs]
     for words in (["cache", "dir", "--local", cache], *(["pull", name] for name in targets)):
-        command = [*DVC, *words, "--quiet"]
-        subprocess.run(
-            command, cwd=study, env=_environment(study), capture_output=True, check=False
-        )
+        attempt([*DVC, *words, "--quiet"], study)
 
 
 def show_difference(old: Run, new: Run) -> int:
@@ -331,17 +328,14 @@ def rerun(
     if record.get("mixed"):
         raise Impossible(f"{shown(run.path)}: went on with other code: {record['mixed'][0]}")
     python = build_environment(study, record) if env else Path(sys.executable)
-    changed = {item.lstrip("+~").partition("=")[0] for item in overrides}
+    changed = {records.key_of(item) for item in overrides}
     if any(key == "data" or key.startswith("data.") for key in changed):
         take_present_data(study, overrides)
     else:
         provide_data(study, record, python)
     provide_inputs(study, record)
-    typed = [
-        item
-        for item in record["overrides"]
-        if item.lstrip("+~").partition("=")[0] not in {*records.OF_THE_PLACE, "test", *changed}
-    ]
+    dropped = {*records.OF_THE_PLACE, "test", *changed}
+    typed = [item for item in record["overrides"] if records.key_of(item) not in dropped]
     # in a sweep the test split is left alone: what was really done stands in the configuration
     test = [] if "test" in changed else [f"test={str(record['config']['test']).lower()}"]
     own = ["run_dir=runs/again", "force=true", f"rerun_of={record['fingerprint']}"]
@@ -387,10 +381,7 @@ def provide_data(study: Path, record: dict[str, Any], python: Path) -> None:
         pull(study, name)
     if _data_problem(study / name, record):
         typed = [item for item in record["overrides"] if item.lstrip("+~").startswith("data")]
-        command = [str(python), "stages/prepare.py", *typed]
-        subprocess.run(
-            command, cwd=study, env=_environment(study), check=False, capture_output=True
-        )
+        attempt([str(python), "stages/prepare.py", *typed], study)
     if _data_problem(study / name, record):
         raise Impossible(f"its data are not here: {problem}; type: dvc pull")
 
@@ -449,6 +440,11 @@ def call(
         if quiet:
             sys.stderr.buffer.write(done.stdout + done.stderr)
         raise Impossible(failure or f"{' '.join(map(str, words))}: failed")
+
+
+def attempt(words: Sequence[str], study: Path) -> None:
+    """The same in silence, where it may fail: what it was to bring is looked for afterwards."""
+    subprocess.run(words, cwd=study, env=_environment(study), capture_output=True, check=False)
 
 
 def _environment(study: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .files import hash_files
+from .files import hash_file, hash_files
 
 log = logging.getLogger(__name__)
 # Of the environment only what can change a number is kept.
@@ -88,6 +88,15 @@ def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
             if path.is_file() and path.relative_to(root).as_posix() not in known:
                 paths.append(path)
     return {**known, **hash_files(root, paths)}
+
+
+def changed_inputs(root: Path, known: Mapping[str, str]) -> list[str]:
+    """Those of the files that a run read, in `known` by their hashes, that are no longer the same."""
+    return [
+        name
+        for name, before in known.items()
+        if not (root / name).is_file() or hash_file(root / name) != before
+    ]
 
 
 def _is_prepared(path: Path) -> bool:

@@ -38,13 +38,18 @@ _described: dict[Path, tuple[dict[str, Any] | None, bytes]] = {}  # a study's gi
 RESULTS = ("best.pt", "history.csv", "metrics.json")
 
 
+def key_of(override: str) -> str:
+    """The key that an override of the command line sets, adds or deletes."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def name_from(overrides: Sequence[str]) -> str:
     """A name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
 
     It holds no character that a shell or Hydra would read as anything else.
     """
-    typed = [item.lstrip("+~") for item in overrides]
-    readable = "_".join(item for item in typed if item.partition("=")[0] not in OF_THE_PLACE)
+    typed = [item.lstrip("+~") for item in overrides if key_of(item) not in OF_THE_PLACE]
+    readable = "_".join(typed)
     return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 
 
@@ -216,9 +221,8 @@ def _next_part(
     if before["data"] != identity["data"]:
         raise StudyError(f"resume={folder}: the data are not those that the run began with")
     changed = explain(before, identity)
-    for name, known in (record.get("inputs") or {}).items():
-        if not (root / name).is_file() or hash_file(root / name) != known:
-            changed.append(f"data: {name}: changed")
+    inputs = provenance.changed_inputs(root, record.get("inputs") or {})
+    changed += [f"data: {name}: changed" for name in inputs]
     for line in changed:
         log.warning("since the run began: %s", line)
     if changed:

@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import StudyError
-from .files import hash_file, to_json, write_atomically
+from .files import to_json, write_atomically
 from .identity import fingerprint
+from .provenance import changed_inputs
 from .records import VERSION, name_from, read_record
 
 log = logging.getLogger(__name__)
@@ -158,11 +159,10 @@ def _rank(folder: Path, named: Path | None) -> tuple[bool, ...]:
 
 def _inputs_as_recorded(root: Path, folder: Path) -> bool:
     """Whether every file that the run read, besides what it is known by, is still what it was."""
-    for name, before in (read_record(folder).get("inputs") or {}).items():
-        if not (root / name).is_file() or hash_file(root / name) != before:
-            log.info("%s: is the same run, but for %s, which has changed since", folder, name)
-            return False
-    return True
+    changed = changed_inputs(root, read_record(folder).get("inputs") or {})
+    if changed:
+        log.info("%s: is the same run, but for %s, which has changed since", folder, changed[0])
+    return not changed
 
 
 def _choose(
