@@ -91,7 +91,7 @@ def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def changed_inputs(root: Path, known: Mapping[str, str]) -> list[str]:
-    """Those of the files that a run read, in `known` by their hashes, that are no longer the same."""
+    """Those of the files that a run read (`known`, by their hashes) that have changed since."""
     return [
         name
         for name, before in known.items()
