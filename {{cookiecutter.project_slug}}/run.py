@@ -20,9 +20,12 @@ Metrics = dict[str, dict[str, float]]  # split, name, value
 
 
 @configuration.entrypoint
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | None:
     """Settle what the run is, and do it unless it is done; returns the best validation value."""
     config, resume = configuration.settle(config)
+    if config.task == "check":
+        check(config)
+        return None
     # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without
     from {{ cookiecutter.project_slug }} import (
         checkpoints,
@@ -51,9 +54,20 @@ def main(config: DictConfig) -> float:
     return float(metrics["validation"][config.training.monitor])
 
 
+def check(config: DictConfig) -> None:
+    """The model against every check, as a table; nothing is trained and nothing written."""
+    from {{ cookiecutter.project_slug }} import preflight, reproducibility, testing
+
+    device = reproducibility.choose_device(config.device)
+    reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
+    outcomes = preflight.check(configuration.to_values(config), device, slow=True)
+    print(testing.table(outcomes))
+    preflight.refuse(outcomes)
+
+
 def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics:
     """Seed, data, model, train, evaluate, record."""
-    from {{ cookiecutter.project_slug }} import data, files, records, reproducibility
+    from {{ cookiecutter.project_slug }} import data, files, preflight, records, reproducibility
 
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
@@ -65,6 +79,10 @@ def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics
     with records.recording(
         folder, configuration.ROOT, identity=known_by, config=values, overrides=typed
     ) as record:
+        if config.preflight:
+            outcomes = preflight.check(values, device, slow=False)
+            record["checks"] = [*record["checks"], *map(str, outcomes)]
+            preflight.refuse(outcomes)
         trainer.resume()
         log.info("run folder: %s", folder)
         configuration.write(config, folder)

@@ -1,5 +1,6 @@
 """What the tests start from: the tiny table, prepared by the code that prepares the real one."""
 
+import functools
 import os
 import re
 import shutil
@@ -13,10 +14,17 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from {{ cookiecutter.project_slug }} import configuration, reproducibility
+from {{ cookiecutter.project_slug }} import (
+    configuration,
+    data,
+    preflight,
+    reproducibility,
+    testing,
+)
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.csv"
 Compose = Callable[..., DictConfig]
+CaseOf = Callable[..., testing.Case]
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +40,21 @@ def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [f"data.prepare.read.path={TINY}", f"data.folder={folder}"]
     prepare.prepare(configuration.compose(overrides).data)
     return folder
+
+
+@pytest.fixture(scope="session", name="case_of")
+def _case_of(tiny: Path) -> CaseOf:
+    """What the checks are given, of a configuration on the tiny data."""
+    splits = {name: data.Split(tiny, name) for name in data.SPLITS}
+
+    @functools.cache
+    def case_of(*overrides: str) -> testing.Case:
+        config = configuration.compose([f"data.folder={tiny}", "device=cpu", *overrides])
+        configuration.check(config)
+        values = configuration.to_values(config)
+        return preflight.make_case(values, torch.device("cpu"), splits)
+
+    return case_of
 
 
 @pytest.fixture(name="compose")

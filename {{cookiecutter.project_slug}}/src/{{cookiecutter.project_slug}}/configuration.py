@@ -16,10 +16,11 @@ import signal
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import hydra
@@ -36,8 +37,10 @@ from .records import RESUMABLE, read_record
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so themselves
     import torch
+    from torch import nn
+    from torch.utils.data import Dataset
 
-    from .data import Split
+    from .data import Batch
     from .training import Settings, Trainer
 
 log = logging.getLogger(__name__)
@@ -188,6 +191,8 @@ class Knobs:
     deterministic: bool
     num_threads: int
     test: bool
+    task: str
+    preflight: bool
     run_dir: str | None
     replace: bool
     force: bool
@@ -216,6 +221,7 @@ def check(config: DictConfig) -> None:
     require(config.model.lr > 0, "model.lr", config.model.lr, "above 0")
     folder = config.data.get("folder")
     require(isinstance(folder, str), "data.folder", folder, "the path of a folder")
+    require(config.task in ("train", "check"), "task", config.task, "train or check")
     require(config.num_threads > 0, "num_threads", config.num_threads, "at least 1")
     require(
         (config.price_per_hour or 0) >= 0, "price_per_hour", config.price_per_hour, "at least 0"
@@ -240,10 +246,12 @@ class Tolerance:
 
 @dataclass
 class Model:
-    """The keys of conf/model/: the network, and the learning rate that it was tuned for."""
+    """The keys of conf/model/: the network, the learning rate that it was tuned for, and which
+    checks do not hold for it, with the reason."""
 
     network: Any
     lr: float
+    opt_outs: dict[str, str] = field(default_factory=dict)
 
 
 def require(condition: bool, path: str, value: object, bound: str) -> None:
@@ -317,7 +325,9 @@ def bind(
         hints = {}
     for key in [str(key) for key in node if not str(key).startswith("_")]:
         if key in names:
-            node[key] = convert(node[key], hints.get(key, Any), f"{prefix}{key}")
+            value = convert(node[key], hints.get(key, Any), f"{prefix}{key}")
+            if value is not node[key]:
+                node[key] = value
         elif key not in also and len(names) == len(parameters):
             raise StudyError(f"{prefix}{key}: there is no such key{suggest(key, names)}")
     for name in names:
@@ -327,6 +337,11 @@ def bind(
 
 def convert(value: Any, hint: Any, path: str) -> Any:
     """A value as its annotation says; what OmegaConf has no type for passes as it is."""
+    known = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if hint is Any or (
+        isinstance(value, (bool, int, float, str, NoneType)) and type(value) in known
+    ):
+        return value  # OmegaConf would say the same, a thousand times slower
     if get_origin(hint) is Sequence:
         hint = list[get_args(hint)]  # type: ignore[misc]  # the one sequence that OmegaConf knows
     try:
@@ -382,7 +397,7 @@ def settings(config: DictConfig) -> "Settings":
         raise StudyError(f"training.{error}") from error
 
 
-def build_trainer(config: DictConfig, train: "Split", device: "torch.device") -> "Trainer":
+def build_trainer(config: DictConfig, train: "Dataset[Batch]", device: "torch.device") -> "Trainer":
     """Joins what the configuration names: network, optimizer with the model's rate, schedule."""
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -393,7 +408,8 @@ def build_trainer(config: DictConfig, train: "Split", device: "torch.device") ->
     optimizer = build(
         config.training.optimizer, "training.optimizer", params=model.parameters(), lr=lr
     )
-    num_steps = config.training.num_epochs * math.ceil(len(train) / config.training.batch_size)
+    num_rows = len(train)  # type: ignore[arg-type]
+    num_steps = config.training.num_epochs * math.ceil(num_rows / config.training.batch_size)
     # what only a run knows goes to a schedule that takes it and whose YAML leaves it open
     known = {"max_lr": lr, "total_steps": num_steps, "T_max": num_steps}
     node = config.training.schedule
@@ -412,6 +428,36 @@ def build_trainer(config: DictConfig, train: "Split", device: "torch.device") ->
         device=device,
         augmentation=build(config.data.augmentation, "data.augmentation"),
     )
+
+
+def rebuild(
+    values: Mapping[str, Any], train: "Dataset[Batch]", device: "torch.device"
+) -> "Trainer":
+    """A trainer of plain values, checked and seeded: what `python run.py` makes of them."""
+    from .reproducibility import seed_everything
+
+    config = OmegaConf.create(dict(values))
+    check(config)
+    seed_everything(config.seed)
+    return build_trainer(config, train, device)
+
+
+def make_network(values: Mapping[str, Any]) -> "nn.Module":
+    """The network of plain values."""
+    made: nn.Module = build(OmegaConf.create(values["model"]["network"]), "model.network")
+    return made
+
+
+def read_fixture(values: Mapping[str, Any]) -> Any:
+    """The few rows of `data.fixture`, as `data.prepare.read` reads the whole.
+
+    Raises:
+        StudyError: there is no such file, or it is not such a table.
+    """
+    fixture = values["data"].get("fixture")
+    require(isinstance(fixture, str), "data.fixture", fixture, "the path of a small table")
+    read = OmegaConf.create({**values["data"]["prepare"]["read"], "path": fixture})
+    return build(read, "data.prepare.read")
 
 
 def typed_overrides() -> list[str]:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 WITHOUT_EFFECT = (
     *("description", "note", "group", "rerun_of", "price_per_hour", "tolerance"),
     *("run_dir", "force", "replace", "resume", "data.folder"),
+    *("task", "preflight", "data.fixture", "data.spec", "model.opt_outs"),
     *("training.checkpoint_steps", "training.checkpoint_minutes"),
     "device",  # its kind counts instead: auto is one of them
 )

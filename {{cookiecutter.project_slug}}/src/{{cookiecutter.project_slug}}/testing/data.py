@@ -1,0 +1,132 @@
+"""Whether the rows that a model learns from are what they seem."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..data import Batch, batches
+from .case import Case, Failed, NotApplicable, check, take
+from .fitting import counted_targets
+
+
+class Rows(Dataset[Batch]):
+    """A batch as a split: indexed by a list of rows."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch["target"])
+
+    def __getitem__(self, index: object) -> Batch:
+        return take(self.batch, torch.as_tensor(index))
+
+
+def splits_of(case: Case) -> Mapping[str, Dataset[Batch]]:
+    """The case's splits; or its batch, dealt: each fourth row of each class is held out."""
+    if case.splits is not None:
+        return case.splits
+    target = case.batch["target"]
+    order = torch.argsort(target, stable=True) if target.dim() == 1 else torch.arange(len(target))
+    held_out = torch.arange(len(target)) % 4 == 3
+    return {
+        "train": Rows(take(case.batch, order[~held_out])),
+        "validation": Rows(take(case.batch, order[held_out])),
+    }
+
+
+def all_rows(split: Dataset[Batch]) -> Batch:
+    """A split as one batch."""
+    found: Batch = split[np.arange(len(split))]  # type: ignore[arg-type]
+    return found
+
+
+def split_rows(case: Case) -> tuple[Batch, Batch]:
+    """The rows to train on and those held out, on the device."""
+    splits = splits_of(case)
+    return tuple(  # type: ignore[return-value]
+        {name: values.to(case.device) for name, values in all_rows(splits[key]).items()}
+        for key in ("train", "validation")
+    )
+
+
+@check(
+    "duplicates in the raw table, splits drawn row by row from augmented or windowed data, a class "
+    "that was filtered out, a column computed from the target, a loader that draws its own numbers"
+)
+def the_data_are_sane(case: Case) -> None:
+    """No contradictions, no row in two splits, every class in training, no target among the inputs.
+
+    And the same batches for 0 and 2 worker processes.
+    Catches: leaks and mistakes of the data, which every model then learns.
+    Source: Kaufman et al., "Leakage in Data Mining" (2012); Kapoor and Narayanan, "Leakage and the
+    reproducibility crisis in machine-learning-based science" (2023).
+    """
+    splits = splits_of(case)
+    seen: dict[bytes, tuple[str, int, torch.Tensor]] = {}
+    for name, split in splits.items():
+        rows = all_rows(split)
+        try:
+            case.spec.check_batch(rows)
+        except ValueError as error:
+            raise Failed(f"split {name}", str(error), "what the spec says") from error
+        for number in range(len(rows["target"])):
+            key = _hash(case, rows, number)
+            other, row, target = seen.setdefault(key, (name, number, rows["target"][number]))
+            if other != name:
+                text = f"its row {number} is row {row} of {other} too"
+                raise Failed(f"split {name}", text, "no row in two splits")
+            if not torch.equal(target, rows["target"][number]):
+                text = f"rows {row} and {number} are equal, and their targets are not"
+                raise Failed(f"split {name}", text, "no contradictions")
+    _check_targets(case, all_rows(splits["train"]))
+    _check_workers(splits["train"])
+
+
+def _hash(case: Case, rows: Batch, number: int) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(case.spec.inputs):
+        digest.update(rows[name][number].contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _check_targets(case: Case, train: Batch) -> None:
+    target = train["target"]
+    counted = target[counted_targets(case, train)]
+    if case.spec.task == "classification":
+        low = int(case.spec.target.low or 0)
+        missing = set(range(low, low + case.spec.num_classes)) - set(counted.tolist())
+        # a vocabulary has rare words: only what is the class of an instance must be there
+        if missing and target.dim() == 1:
+            raise Failed("split train", f"no row is of class {min(missing)}", "every class")
+    if not (counted != counted[:1]).any():
+        raise Failed("`target`", "is the same in every row", "something to be learnt")
+    if target.dim() > 1:
+        return
+    for name in case.spec.features:
+        columns = train[name].reshape(len(target), -1).double()
+        same = (columns == target.double()[:, None]).all(0)
+        if same.any():
+            where = "" if columns.shape[1] == 1 else f", column {int(same.nonzero()[0])}"
+            raise Failed(f"input `{name}`{where}", "equals the target", "that it does not say it")
+
+
+def _check_workers(split: Dataset[Batch]) -> None:
+    order = np.arange(len(split))[::-1].copy()  # type: ignore[arg-type]
+    size = max(2, len(order) // 3)
+    try:
+        alone = list(batches(split, order, batch_size=size))
+        helped = list(batches(split, order, batch_size=size, num_workers=2))
+    except OSError as error:  # a machine without shared memory
+        raise NotApplicable(f"worker processes cannot start here ({error})") from error
+    for number, (left, right) in enumerate(zip(alone, helped, strict=True)):
+        for name, values in left.items():
+            if not torch.equal(values, right[name]):
+                text = f"batch {number} differs between 0 and 2 workers"
+                raise Failed(f"`{name}`", text, "the same batches")
+            if not torch.equal(values, split[order[number * size : (number + 1) * size]][name]):
+                text = f"batch {number} does not hold the rows asked for"
+                raise Failed(f"`{name}`", text, "the rows in their order")

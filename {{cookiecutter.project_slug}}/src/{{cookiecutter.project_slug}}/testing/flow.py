@@ -1,0 +1,403 @@
+"""What reaches what: from inputs to outputs, and never from a neighbour, a target or the future."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Batch
+from ..metrics import IGNORED, num_targets
+from .case import Case, Failed, NotApplicable, check, close, first_apart, take, without_target
+from .fitting import fit
+from .spec import Field, valid
+
+NUM_POSITIONS = 64  # of an input that are looked at one by one
+
+
+@check(
+    "an input that is overwritten or never used in `forward`, a slice that is one too short, a "
+    "multiplication by zero, a pooling over too much"
+)
+def each_input_influences_the_output(case: Case) -> None:
+    """Other values of an input give other outputs: of the whole input, and of each position of it.
+
+    Catches: an input that is ignored, or a column, a pixel, the last token of it.
+    Source: research practice ("a model must not ignore an input").
+    """
+    model, batch, _ = case.precise(case.trained())
+    inputs = without_target(batch)
+    before = case.outputs(model, inputs)
+    for name in case.spec.features:
+        others = [case.other_values(name, inputs, number) for number in range(2)]
+        if all(_equal(before, case.outputs(model, {**inputs, name: other})) for other in others):
+            raise Failed(f"input `{name}`", "other values leave every output as it was", "a change")
+        for position in _positions(inputs[name], valid(inputs, case.spec.inputs[name])):
+            where: Any = (slice(None), *position)
+            for other in others:
+                changed = inputs[name].clone()
+                changed[where] = other[where]
+                if not _equal(before, case.outputs(model, {**inputs, name: changed})):
+                    break
+            else:
+                index = ", ".join(map(str, position))
+                seen = f"other values at [:, {index}] leave every output as it was"
+                raise Failed(f"input `{name}`", seen, "a change of some output")
+
+
+def _positions(values: Tensor, counted: Tensor | None) -> list[tuple[int, ...]]:
+    """Some positions of an instance, evenly spread; none if it is a single value."""
+    every = list(itertools.product(*map(range, values.shape[1:]))) if values.dim() > 1 else []
+    if counted is not None:  # one that no row fills has nothing to say
+        depth = counted.dim() - 1
+        filled = counted.any(0)
+        every = [item for item in every if filled[item[:depth]]]
+    return every[:: math.ceil(len(every) / NUM_POSITIONS) or 1]
+
+
+def _equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return all(torch.equal(values, right[name]) for name, values in left.items())
+
+
+@check(
+    "one encoder for two inputs that drops one, an input that is only used where another is set, "
+    "an average that cancels it"
+)
+def each_input_alone_can_be_fitted(case: Case) -> None:
+    """Rows that differ in one input only are told apart, learnt by heart, whichever input it is.
+
+    Catches: an input that reaches the output and says nothing: averaged away, or too weak to learn.
+    Source: this study, from two-input models whose shared encoder dropped one of them.
+    """
+    if len(case.spec.features) < 2:
+        raise NotApplicable("there is one input: three_instances_are_fitted_perfectly looks at it")
+    for name in case.spec.features:
+        batch = _rows_that_differ_in(case, name)
+        fitted, outputs = fit(case, batch)
+        if not fitted:
+            seen = f"rows that differ in nothing else keep a loss of {float(outputs['loss']):.3g}"
+            raise Failed(f"input `{name}`", seen, "that they are learnt by heart")
+
+
+def _rows_that_differ_in(case: Case, name: str) -> Batch:
+    """Copies of the row with most positions, with other values of one input and other targets."""
+    batch = case.rows()
+    masks = [batch[key] for key, item in case.spec.inputs.items() if item.kind == "mask"]
+    filled = sum(
+        (mask.reshape(len(mask), -1).sum(1) for mask in masks), torch.zeros(len(batch["target"]))
+    )
+    row = int(filled.argmax()) if masks else 0
+    item, target = case.spec.inputs[name], case.spec.target
+    num_rows = 2
+    if target.kind == "index":
+        num_rows = min(3, case.spec.num_classes)
+    if item.kind == "index":
+        num_rows = min(num_rows, int((item.high or 0) - (item.low or 0)) + 1)
+    rows = take(batch, [row] * num_rows)
+    if item.kind == "index":
+        number = torch.arange(num_rows).reshape(-1, *[1] * (rows[name].dim() - 1)).to(rows[name])
+        low, high = int(item.low or 0), int(item.high or 0)
+        changed = low + (rows[name] - low + number) % (high - low + 1)
+    else:
+        changed = torch.cat(
+            [case.other_values(name, batch, number)[row : row + 1] for number in range(num_rows)]
+        )
+    counted = valid(rows, item)
+    if counted is not None:
+        spread = counted.reshape(counted.shape + (1,) * (changed.dim() - counted.dim()))
+        changed = torch.where(spread, changed, rows[name])
+    return {**rows, name: changed, "target": _distinct_targets(case, rows)}
+
+
+def _distinct_targets(case: Case, rows: Batch) -> Tensor:
+    """A target a row, the same at all its positions, where it counts."""
+    target, field = rows["target"], case.spec.target
+    number = torch.arange(len(target)).reshape(-1, *[1] * (target.dim() - 1)).to(target)
+    if field.kind == "index":
+        return torch.where(
+            target == IGNORED, target, (number + int(field.low or 0)).expand_as(target)
+        )
+    mean, spread = case.batch["target"].mean(), case.batch["target"].std(correction=0)
+    return (mean + spread * (2 * number - 1)).expand_as(target).clone()
+
+
+@check(
+    "the target among the features, teacher forcing outside training, the loss computed first and "
+    "its parts used again"
+)
+def predictions_do_not_see_the_target(case: Case) -> None:
+    """Predictions are the same with the target, with another one and with none.
+
+    Catches: a model that is given the answer, in training or in evaluation.
+    Source: Kaufman et al., "Leakage in Data Mining" (2012).
+    """
+    model, batch, _ = case.precise(case.trained())
+    other = {**batch, "target": case.other_values("target", batch)}
+    for training in (False, True):
+        model.train(training)
+        seen = [_predictions(case, model, item) for item in (batch, other, without_target(batch))]
+        mode = "training" if training else "evaluation"
+        for outputs, what in zip(seen[1:], ("another target", "no target"), strict=True):
+            if (apart := first_apart(seen[0], outputs, 0)) is not None:
+                text = f"differs by {apart[1]:.3g} with {what} in {mode} mode"
+                raise Failed(f"output `{apart[0]}`", text, "the same, bit for bit")
+
+
+def _predictions(case: Case, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+    state = {name: values.clone() for name, values in model.state_dict().items()}
+    outputs = case.outputs(model, batch)
+    model.load_state_dict(state)  # in training mode a batch norm moves
+    outputs.pop("loss", None)
+    return outputs
+
+
+@check("the target, the number of the row or the order of the batch reaches the prediction")
+def contradictions_are_not_fitted(case: Case) -> None:
+    """Two equal rows with two targets cannot both be learnt: the loss stays at log 2 or above.
+
+    Catches: whatever knows more than the inputs: targets, positions in the batch, a memory.
+    Source: this study; it needs no idea of how the leak works.
+    """
+    rows = take(case.rows(), [0, 0])
+    if case.spec.task == "regression":
+        rows["target"] = _distinct_targets(case, rows)
+    else:
+        rows["target"] = torch.cat([rows["target"][:1], case.other_values("target", rows)[1:]])
+    model, prediction = case.fresh(), case.spec.prediction
+    for step, _ in enumerate(case.train(model, rows, lr=0.01, num_steps=60), 1):
+        if step % 10:
+            continue
+        outputs = case.outputs(model.eval(), rows)
+        first, second = outputs[prediction]
+        if not close(first, second, 1e-4):
+            text = f"two equal rows of a batch get {_apart(first, second)} after {step} steps"
+            raise Failed(f"output `{prediction}`", text, "the same for both")
+        if case.spec.task == "classification" and float(outputs["loss"]) < 0.98 * math.log(2):
+            text = f"falls to {float(outputs['loss']):.3g} for two equal rows with two targets"
+            raise Failed("output `loss`", text, f"log(2) = {math.log(2):.3g} or more")
+
+
+def _apart(left: Tensor, right: Tensor) -> str:
+    return f"predictions {float((left - right).abs().max()):.3g} apart"
+
+
+@check(
+    "a softmax, mean, norm or attention over axis 0, a `view` that mixes rows, axes that were "
+    "swapped (batch_first), batch statistics in evaluation"
+)
+def nothing_leaks_across_the_batch(case: Case) -> None:
+    """Other neighbours leave a row as it was: the first, one in the middle and the last.
+
+    Catches: attention over the batch, a softmax over it, a `view` across it, a running sum.
+    Source: "A Recipe for Training Neural Networks" (Karpathy, 2019): use backprop to chart
+    dependencies.
+    """
+    model, batch, tolerance = case.precise(case.trained())
+    inputs = without_target(batch)
+    num_rows = len(batch["target"])
+    before = case.outputs(model, inputs)
+    for row in sorted({0, num_rows // 2, num_rows - 1}):
+        others = {}
+        for name, values in inputs.items():
+            mask = case.spec.inputs[name].kind == "mask"
+            other = values.clone() if mask else case.other_values(name, inputs)
+            others[name] = torch.cat([other[:row], values[row : row + 1], other[row + 1 :]])
+        after = case.outputs(model, others)
+        _compare_rows(before, after, row, row, tolerance, "with other rows beside it")
+
+
+def _compare_rows(
+    before: dict[str, Tensor],
+    after: dict[str, Tensor],
+    row: int,
+    now: int,
+    tolerance: float,
+    when: str,
+) -> None:
+    """Raises Failed where row `row` of one call is not row `now` of the other."""
+    for name, values in before.items():
+        scale = float(values.abs().max())
+        apart = float((after[name][now] - values[row]).abs().max()) if values[row].numel() else 0.0
+        if not apart <= tolerance * max(scale, 1e-6):
+            raise Failed(
+                f"output `{name}`", f"row {row} changes by {apart:.3g} {when}", "no change"
+            )
+
+
+@check(
+    "a `squeeze()` without an axis, a fixed batch size, batch statistics in evaluation, a padding "
+    "that depends on the longest row"
+)
+def a_batch_of_one_equals_its_row(case: Case) -> None:
+    """A row alone gets the outputs that it gets in a batch.
+
+    Catches: `squeeze()`, which drops the batch of one too; what the neighbours' number decides.
+    Source: AllenNLP's `ensure_batch_predictions_are_consistent`.
+    """
+    model, batch, tolerance = case.precise(case.trained())
+    inputs = without_target(batch)
+    together = case.outputs(model, inputs)
+    for row in (0, len(batch["target"]) - 1):
+        alone = case.outputs(model, take(inputs, slice(row, row + 1)))
+        for name, values in alone.items():
+            if values.shape[1:] != together[name].shape[1:] or len(values) != 1:
+                shapes = f"{list(values.shape)}, in a batch {list(together[name].shape)}"
+                raise Failed(f"output `{name}`", f"row {row} alone has shape {shapes}", "one row")
+        _compare_rows(together, alone, row, 0, tolerance, "when it is alone")
+
+
+@check("the number of the row is used, or a `view` or `transpose` that mixes rows")
+def permuting_the_batch_permutes_the_output(case: Case) -> None:
+    """Rows in another order get the same outputs in that order, and the same loss.
+
+    Catches: what depends on the place in the batch; targets that are matched to other rows.
+    Source: equivariance; Cohen and Welling, 2016.
+    """
+    model, batch, tolerance = case.precise(case.trained())
+    order = torch.randperm(len(batch["target"])).to(batch["target"].device)
+    before, after = case.outputs(model, batch), case.outputs(model, take(batch, order))
+    expected = {
+        name: values if name == "loss" else values[order] for name, values in before.items()
+    }
+    if (apart := first_apart(expected, after, tolerance)) is not None:
+        text = f"differs by {apart[1]:.3g} when the rows come in another order"
+        raise Failed(f"output `{apart[0]}`", text, "the same rows in that order, and the same loss")
+
+
+@check(
+    "a mean or maximum over all positions, an attention without its key mask, a reversed LSTM that "
+    "begins in the padding, a loss or normalisation that counts the padding"
+)
+def padding_changes_nothing(case: Case) -> None:
+    """Garbage behind the mask, and more padding, change neither outputs nor loss.
+
+    Catches: a mask that is ignored, inverted or forgotten in one place; a loss over padding.
+    Source: AllenNLP; the commonest mistake in models of sequences.
+    """
+    model, batch, tolerance = case.precise(case.trained())
+    masks = {item.mask for item in _fields(case).values() if item.mask is not None}
+    if not masks:
+        raise NotApplicable("no input has a mask")
+    before = case.outputs(model, batch)
+    for what, changed in (
+        ("with garbage behind the mask", _garbage(case, batch)),
+        ("with two more positions of padding", _longer(case, batch)),
+    ):
+        after = case.outputs(model, changed)
+        for name, item in case.spec.outputs.items():
+            if item.mask is not None:  # the new positions are no matter
+                after[name] = after[name][:, : before[name].shape[1]]
+        if (apart := first_apart(before, after, tolerance)) is not None:
+            raise Failed(f"output `{apart[0]}`", f"differs by {apart[1]:.3g} {what}", "no change")
+
+
+def _fields(case: Case) -> dict[str, Field]:
+    return {**case.spec.inputs, "target": case.spec.target}
+
+
+def _garbage(case: Case, batch: Batch) -> Batch:
+    """Other values wherever a mask says that nothing counts."""
+    changed = dict(batch)
+    for name, item in _fields(case).items():
+        counted = valid(batch, item)
+        if counted is None or (name == "target" and item.padding == IGNORED):
+            continue
+        everywhere = {
+            key: torch.ones_like(values) if key == item.mask else values
+            for key, values in batch.items()
+        }
+        spread = counted.reshape(counted.shape + (1,) * (batch[name].dim() - counted.dim()))
+        changed[name] = torch.where(spread, batch[name], case.other_values(name, everywhere))
+    return changed
+
+
+def _longer(case: Case, batch: Batch) -> Batch:
+    """Two more positions wherever a mask goes along, with nothing in them."""
+    lengths = {
+        item.shape[0] for item in _fields(case).values() if item.kind == "mask" and item.shape
+    }
+    changed = dict(batch)
+    for name, item in _fields(case).items():
+        if item.shape and item.shape[0] in lengths and isinstance(item.shape[0], str):
+            empty = batch[name][:, :1].expand(-1, 2, *batch[name].shape[2:])
+            padding = 0 if item.kind == "mask" else item.padding
+            changed[name] = torch.cat([batch[name], torch.full_like(empty, padding)], dim=1)
+    return changed
+
+
+@check(
+    "an attention without its causal mask or with one that is shifted by one, a bidirectional "
+    "layer, a convolution padded on both sides, a normalisation over positions"
+)
+def no_position_sees_a_later_one(case: Case) -> None:
+    """Of a causal model: the outputs up to a position do not change with what comes after it.
+
+    Catches: every look into the future, of one position too.
+    Source: "A Recipe for Training Neural Networks" (Karpathy, 2019).
+    """
+    if case.spec.causal is None:
+        raise NotApplicable("the spec names no causal input")
+    model, batch, tolerance = case.precise(case.trained())
+    name, inputs = case.spec.causal, without_target(batch)
+    before, other = case.outputs(model, inputs), case.other_values(case.spec.causal, batch)
+    length = inputs[name].shape[1]
+    for position in range(1, length):
+        changed = torch.cat([inputs[name][:, :position], other[:, position:]], dim=1)
+        after = case.outputs(model, {**inputs, name: changed})
+        for output, values in before.items():
+            if values.dim() > 1 and values.shape[1] == length:
+                early, late = values[:, :position], after[output][:, :position]
+                if not close(early, late, tolerance):
+                    apart = float((early - late).abs().max())
+                    seen = (
+                        f"differs by {apart:.3g} before position {position}, where `{name}` changes"
+                    )
+                    raise Failed(f"output `{output}`", seen, "no change")
+
+
+@check(
+    "`reduction='sum'`, a loss divided by a constant or by the padded length, a penalty that grows "
+    "with the batch"
+)
+def the_loss_is_a_mean(case: Case) -> None:
+    """A batch twice has the loss of once, and the gradients of its parts sum to those of the whole.
+
+    Parts weigh as many targets as they hold: so training.num_accumulation_steps changes nothing.
+    Catches: a summed loss, a wrong divisor.
+    Source: gradient accumulation, as several large projects got it wrong until 2024.
+    """
+    model, batch, tolerance = case.precise(case.trained())
+    copies = {name: torch.cat([values, values]) for name, values in batch.items()}
+    once, twice = (float(case.outputs(model, item)["loss"]) for item in (batch, copies))
+    if not math.isclose(once, twice, rel_tol=10 * tolerance, abs_tol=1e-6):
+        seen = f"is {once:.5g}, and {twice:.5g} for the batch twice"
+        raise Failed("output `loss`", seen, "the same: a mean")
+    middle = len(batch["target"]) // 3
+    whole = _gradients(case, model, [batch])
+    parts = _gradients(case, model, [take(batch, slice(middle)), take(batch, slice(middle, None))])
+    for name, gradient in whole.items():
+        scale = float(gradient.abs().max())
+        apart = float((gradient - parts[name]).abs().max())
+        if not apart <= 1e-3 * scale + 1e-6:
+            seen = f"its gradient differs by {apart:.3g} when the batch comes in two parts"
+            raise Failed(f"parameter `{name}`", seen, f"the same, {scale:.3g} at most")
+
+
+def _gradients(case: Case, model: torch.nn.Module, parts: Sequence[Batch]) -> dict[str, Tensor]:
+    """The gradients of the mean loss over all parts together."""
+    total = sum(_num_targets(case, part) for part in parts)
+    model.zero_grad()
+    for part in parts:
+        with torch.backends.cudnn.flags(enabled=False):
+            loss = case.forward(model, part)["loss"]
+            (loss * (_num_targets(case, part) / total)).backward()  # type: ignore[no-untyped-call]
+    return {
+        name: item.grad.clone() for name, item in model.named_parameters() if item.grad is not None
+    }
+
+
+def _num_targets(case: Case, part: Batch) -> int:
+    counted = valid(part, case.spec.target)
+    return num_targets(part["target"]) if counted is None else int(counted.sum())
