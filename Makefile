@@ -6,7 +6,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE ?= 1
 STUDY := build/my_study
 
-.PHONY: study test lint bench lock
+.PHONY: study test lint bench kit-noise lock
 .venv/bin/cookiecutter: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"make: $(PYTHON) is %d.%d; name one from 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
@@ -34,6 +34,10 @@ bench: .venv/bin/cookiecutter  ## ratios, each measured in one run on the same w
 	$(STUDY)/.venv/bin/python benchmarks/throughput.py
 	$(STUDY)/.venv/bin/python benchmarks/records.py
 	$(PY) benchmarks/commands.py
+
+kit-noise:  ## every check of a study's model test kit on models that are right, 30 seeds each: none may fail
+	test -d $(STUDY)/.venv || $(MAKE) study
+	cd tests/kit && ../../$(STUDY)/.venv/bin/python noise.py 30
 
 lock:  ## renew requirements.lock, of the template's own tools
 	$(UV) pip compile pyproject.toml --group dev --upgrade --universal --fork-strategy fewest --generate-hashes \

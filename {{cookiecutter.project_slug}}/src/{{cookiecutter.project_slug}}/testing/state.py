@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from ..checkpoints import to_bytes
 from ..data import Batch
 from ..reproducibility import mix, seed_everything
-from .case import Case, Failed, NotApplicable, check, first_apart
+from .case import Case, Failed, NotApplicable, check, explain, first_apart
 from .fitting import INNER, Dropout
 
 
@@ -222,12 +222,14 @@ def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
 def _check_finite(case: Case, model: nn.Module, batch: Batch, what: str) -> None:
     model.zero_grad()
     with torch.backends.cudnn.flags(enabled=False):
-        outputs = case.forward(model, batch)
+        try:
+            outputs = case.forward(model, batch)
+        except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
+            raise Failed("`forward`", f"{explain(error)}, {what}", "finite numbers") from error
         for name in [*case.spec.outputs, "loss"]:
             if not torch.isfinite(outputs[name]).all():
-                raise Failed(
-                    f"output `{name}`", f"is infinite or not a number {what}", "finite numbers"
-                )
+                seen = f"is infinite or not a number {what}"
+                raise Failed(f"output `{name}`", seen, "finite numbers")
         outputs["loss"].backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
@@ -293,4 +295,20 @@ class _Ones(TorchFunctionMode):
             if name in ("cpu", "numpy", "tolist") or (name == "to" and "cpu" in map(str, args[1:])):
                 ones = torch.ones(source.shape, dtype=source.dtype)
                 return getattr(ones, name)() if name in ("numpy", "tolist") else ones
+        if name in BY_INDEX and _devices([*args, *(kwargs or {}).values()]) == {"cpu", "meta"}:
+            raise RuntimeError(f"{name}: expected all tensors on the same device")
         return func(*args, **(kwargs or {}))
+
+
+# what the meta device lets pass, and a GPU does not: an index that was made on the CPU
+BY_INDEX = ("embedding", "gather", "index_select", "scatter", "scatter_add", "take_along_dim")
+
+
+def _devices(values: Sequence[Any]) -> set[str]:
+    """Where tensors are; a single number may be anywhere."""
+    flat = [
+        item
+        for value in values
+        for item in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    return {item.device.type for item in flat if isinstance(item, Tensor) and item.dim()}

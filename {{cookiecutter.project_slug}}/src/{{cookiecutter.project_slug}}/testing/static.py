@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch
-from .case import Case, Failed, NotApplicable, check, take, without_target
+from .case import Case, Failed, NotApplicable, check, explain, take, without_target
 from .fitting import counted_targets
 from .spec import check_shape, check_values, valid
 
@@ -52,7 +52,16 @@ def outputs_have_their_fields_and_shapes(case: Case) -> None:
         for num_rows in (len(batch["target"]), 3, 2):
             part = take(batch, slice(num_rows))
             for inputs in (part, without_target(part)):
-                _check_outputs(case, case.forward(model, inputs), inputs, training)
+                _check_outputs(case, _call(case, model, inputs, num_rows), inputs, training)
+
+
+def _call(case: Case, model: nn.Module, batch: Batch, num_rows: int) -> Mapping[str, Tensor]:
+    try:
+        return case.forward(model, batch)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        with_target = "with" if "target" in batch else "without"
+        seen = f"{explain(error)}, for {num_rows} rows {with_target} a target"
+        raise Failed("`forward`", seen, "outputs for any number of rows") from error
 
 
 def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, training: bool) -> None:
@@ -75,7 +84,11 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
         return
     if not isinstance(loss, Tensor):
         raise Failed("output `loss`", f"is missing in {mode}", "a scalar, the mean loss")
-    if loss.shape != () or not torch.isfinite(loss):
+    if loss.shape != ():
+        raise Failed(
+            "output `loss`", f"has shape {list(loss.shape)} in {mode}", "a scalar, the mean"
+        )
+    if not torch.isfinite(loss):
         raise Failed("output `loss`", f"is {loss.detach()} in {mode}", "one finite number")
     if not loss.requires_grad and training:
         raise Failed("output `loss`", "has no gradient", "a loss that can be differentiated")
