@@ -19,7 +19,9 @@ from {{ cookiecutter.project_slug }} import (
     configuration,
     data,
     records,
+    reproducibility,
     runs,
+    testing,
 )
 
 RUN = configuration.ROOT / "run.py"
@@ -29,6 +31,7 @@ MISTAKES = {
     "training.num_epoch=3": "training.num_epoch: .* did you mean training.num_epochs?",
     "model.network.depth=3": "model.network.depth: there is no such key",
     "model=mpl": "model=mpl: there is no such option; did you mean mlp?",
+    "task=chekc": "task=chekc: must be train or check",
     "resume=nowhere": ".*: a resumed run goes on as it began",
     "seed=${nowhere}": "Interpolation key 'nowhere' not found",
 }
@@ -37,7 +40,8 @@ MISTAKES = {
 @pytest.fixture(name="command", scope="module")
 def _command(tiny: Path) -> list[str]:
     """`python run.py` on the tiny data, briefly."""
-    paths = [f"data.prepare.read.path={TINY}", f"data.folder={tiny}"]
+    paths = [f"data.{key}={TINY}" for key in ("prepare.read.path", "fixture")]
+    paths += [f"data.folder={tiny}"]
     knobs = ["device=cpu", "training.num_epochs=2", "model=linear", "num_threads=1"]
     return [sys.executable, str(RUN), *paths, *knobs]
 
@@ -125,7 +129,9 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     command: list[str], tmp_path: Path, tiny: Path, compose: Compose
 ) -> None:
     knobs = ["model=mlp", "training.checkpoint_steps=1", "training.num_epochs=60", "test=true"]
+    knobs += ["seed=1", "preflight=true"]  # which changes no number
     config = compose(*knobs)
+    reproducibility.seed_everything(1)
     train, validation = data.Split(tiny, "train"), data.Split(tiny, "validation")
     trainer = configuration.build_trainer(config, train, torch.device("cpu"))
     trainer.folder = tmp_path
@@ -146,10 +152,46 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     assert metrics == {"validation": trainer.evaluate(validation), "test": trainer.evaluate(test)}
     record = records.read_record(killed)
     assert record["status"] == "finished"
+    assert "the_trainer_equals_a_reference_loop: passed" in record["checks"]
     assert [part["status"] for part in record["parts"]] == ["killed", "finished"]
     epochs = re.findall(r"epoch (\d+) ", (killed / "run.log").read_text())
     assert epochs == [str(number) for number in range(1, 61)]  # none is missing, none twice
     assert record["log_lines"] == len((killed / "run.log").read_text().splitlines())
+
+
+WRONG = "data.spec.inputs.image.high=0.5"  # says what is not so
+
+
+@pytest.mark.slow
+def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
+    typed: Typed, tmp_path: Path
+) -> None:
+    answer = typed("preflight=true", WRONG)
+    assert answer.returncode == 1
+    said = r"error: 2 of \d+ checks failed: the_batch_is_as_specified, the_data_are_sane"
+    assert re.fullmatch(rf"{said}; .*task=check.*\n", answer.stderr)
+    (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
+    record = records.read_record(folder)
+    assert record["status"] == "failed" and not (folder / "history.csv").exists()
+    seen = (
+        "the_batch_is_as_specified: failed: the_batch_is_as_specified (Linear, seed 0): `image`: "
+    )
+    assert any(line.startswith(seen) for line in record["checks"])
+    assert "padding_changes_nothing: does not apply: no input has a mask" in record["checks"]
+
+
+@pytest.mark.slow
+def test_the_task_check_prints_a_table_and_writes_nothing(typed: Typed, tmp_path: Path) -> None:
+    opted_out = "data.spec.opt_outs.every_knob_acts='a reason'"
+    good, bad = typed("task=check", f"+{opted_out}"), typed("task=check", WRONG)
+    assert (good.returncode, bad.returncode) == (0, 1)
+    for name in testing.CHECKS:
+        assert re.search(rf"^{name} +(passed|opted out|does not apply) +[0-9.]+", good.stdout, re.M)
+    assert re.search(r"every_knob_acts +opted out +\S+ +a reason$", good.stdout, re.M)
+    assert re.search(r"^the_batch_is_as_specified +failed +\S+ +`image`, seed 0$", bad.stdout, re.M)
+    assert "goes from 0 to 1; the spec says 0 to 0.5" in bad.stdout
+    assert "usual cause: the data were prepared otherwise" in bad.stdout
+    assert bad.stderr.startswith("error: 2 of ") and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

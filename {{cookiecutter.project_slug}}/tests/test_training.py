@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Compose, identical
+from conftest import CaseOf, Compose, identical
 from torch import nn
 
 from {{ cookiecutter.project_slug }} import (
@@ -17,6 +17,7 @@ from {{ cookiecutter.project_slug }} import (
     files,
     records,
     reproducibility,
+    testing,
     training,
 )
 
@@ -124,24 +125,31 @@ def test_a_run_resumed_behind_its_end_does_no_further_step(
     assert identical(state(whole), state(resumed))
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
-def test_fit_equals_a_reference_loop(study: Study, schedule: str, tmp_path: Path) -> None:
-    study.fitted(f"training/schedule={schedule}", folder=tmp_path)
-    trained = checkpoints.load_weights(checkpoints.list_checkpoints(tmp_path)[0])
-    reference = study.trainer(f"training/schedule={schedule}")  # only for its untouched parts
-    model, optimizer, scheduler = reference.model, reference.optimizer, reference.scheduler
-    train = study.splits[0]
-    for epoch in range(4):
-        order = reproducibility.permutation(len(train), seed=0, epoch=epoch)
-        for number, start in enumerate(range(0, len(train), 8)):
-            reproducibility.seed_step(0, 4 * epoch + number, CPU)
-            optimizer.zero_grad()
-            model.train()(**train[order[start : start + 8]])["loss"].backward()
-            optimizer.step()
-            scheduler.step()
-    assert trained["step"] == 16
-    assert identical(trained["model"], model.state_dict())
-    assert identical(trained["optimizer"], optimizer.state_dict())
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ("training/schedule=constant",),
+        ("training.monitor=loss",),
+        ("training.num_accumulation_steps=3", "training.max_gradient_norm=0.1"),
+        ("training.precision=bfloat16",),
+        SHIFT,
+    ],
+    ids=lambda knobs: knobs[-1],
+)
+def test_every_switch_trains_as_a_reference_loop_and_resumes(
+    case_of: CaseOf, knobs: tuple[str, ...]
+) -> None:
+    testing.the_trainer_equals_a_reference_loop(case_of("model=mlp", *knobs))
+    testing.a_resumed_run_equals_an_uninterrupted_one(case_of("model=mlp", *knobs))
+
+
+def test_a_schedule_ends_with_the_last_step(study: Study) -> None:
+    trainer = study.trainer()
+    rates = []
+    for _ in range(16):  # 4 epochs of 4 steps
+        rates.append(trainer.scheduler.get_last_lr()[0])
+        trainer.train_step(study.splits[0][range(8)])
+    assert max(rates) > 0.9 * 3e-3 and rates[-1] < 1e-3 * max(rates)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(

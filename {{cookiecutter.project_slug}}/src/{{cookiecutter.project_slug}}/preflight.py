@@ -109,6 +109,7 @@ def check(values: Mapping[str, Any], device: torch.device, *, slow: bool) -> lis
 
 def refuse(outcomes: Sequence[Outcome]) -> None:
     """Raises StudyError if a check failed."""
-    failed = [item.check for item in outcomes if item.outcome == "failed"]
+    failed = sorted(item.check for item in outcomes if item.outcome == "failed")
     if failed:
-        raise StudyError(f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}")
+        told = f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}"
+        raise StudyError(f"{told}; task=check shows each, with its usual cause")

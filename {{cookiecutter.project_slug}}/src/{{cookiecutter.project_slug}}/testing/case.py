@@ -317,6 +317,10 @@ class Outcome:
     detail: str = ""
     tensor: str = ""
 
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.check}: {self.outcome}{detail}"
+
 
 def run(case: Case, names: Sequence[str] | None = None, *, slow: bool = False) -> list[Outcome]:
     """Runs checks one after another, to the end; none is raised.
@@ -370,7 +374,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     width = max(len(item.check) for item in outcomes)
     lines = [f"{'check':{width}}  outcome         seconds  remark"]
     for item in outcomes:
-        remark = item.tensor if item.outcome == "failed" else item.detail
+        remark = f"{item.tensor}, seed {item.seed}" if item.outcome == "failed" else item.detail
         lines.append(
             f"{item.check:{width}}  {item.outcome:14}  {item.seconds:7.2f}  {remark}".rstrip()
         )

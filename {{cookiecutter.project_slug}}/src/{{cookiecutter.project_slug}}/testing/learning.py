@@ -17,7 +17,7 @@ NUM_DIRECTIONS = 3
 
 @check(
     "a softmax before a cross-entropy that has its own, a loss of something else than the "
-    "prediction, a layer that forgets (a ReLU at the end, a pooling over everything), a width of one"
+    "prediction, a layer that forgets (a ReLU at the end, a pooling over all), a width of one"
 )
 def three_instances_are_fitted_perfectly(case: Case) -> None:
     """Three instances are learnt by heart: every class right in evaluation mode, and likely.

@@ -35,7 +35,7 @@ def fitted(case: Case, trainer: Trainer) -> Trainer:
 
 @check(
     "something that is not in the checkpoint: state of the optimizer or schedule, sums of the "
-    "epoch under way, the best so far, a random number that depends on what came before, an attribute"
+    "epoch under way, the best so far, a random number that depends on history, an attribute"
 )
 def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
     """Stopped in mid-epoch or at the end of an epoch and resumed, a run ends in the same bits.
