@@ -53,7 +53,7 @@ DEPENDENCIES = """
 STUDY = """
     build compare conf conftest data demo dist dockerfile docs dvc env license makefile multirun
     notebooks outputs predict prepare pyproject readme report reproduce requirements results run
-    runs setup src stages test_configs test_data test_environment test_models test_pipeline
+    runs setup src stages test_configs test_data test_environment test_metrics test_models test_pipeline
     test_records test_reproduce test_run test_training tests venv
 """.split()
 # What Python takes for itself on one of 3.11 to 3.13 only, or without listing it.

@@ -280,8 +280,6 @@ def test_nothing_is_sent_that_git_ignores_or_that_is_data_or_a_test(study: Path)
 
 def test_nothing_that_a_run_reads_is_left_out(study: Path) -> None:
     # records.py hashes the lock and the code; the build reads pyproject.toml and its readme
-    needed = tracked(
-        study, "conf", "src", "tests/fixtures", "run.py", "stages/prepare.py", *LOCKED
-    )
+    needed = tracked(study, "conf", "src", "tests/fixtures", "run.py", "stages/prepare.py", *LOCKED)
     assert len(needed) > 15
     assert needed | {project(study)["project"]["readme"]} <= copied(study)

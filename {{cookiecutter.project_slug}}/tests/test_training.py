@@ -84,6 +84,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(study: Study) ->
     assert not identical(first, state(study.fitted("seed=1")))
 
 
+def test_the_seed_decides_order_and_noise_besides_the_weights(study: Study) -> None:
+    weights, states = study.trainer().model.state_dict(), []
+    for seed in (0, 1):
+        trainer = study.trainer(f"seed={seed}")
+        trainer.model.load_state_dict(weights)
+        trainer.fit(*study.splits)
+        states.append(state(trainer))
+    assert not identical(*states)
+
+
+def test_determinism_can_be_switched() -> None:
+    for deterministic in (False, True):
+        reproducibility.set_determinism(deterministic, num_threads=1)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        assert torch.backends.cudnn.allow_tf32 is not deterministic
+
+
 @pytest.mark.parametrize(("step", "workers"), [(1, 0), (4, 0), (6, 0), (15, 0), (6, 2)])
 def test_resumed_run_equals_uninterrupted_run(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, workers: int

@@ -128,6 +128,7 @@ def _check_workers(split: Dataset[Batch]) -> None:
             if not torch.equal(values, right[name]):
                 text = f"batch {number} differs between 0 and 2 workers"
                 raise Failed(f"`{name}`", text, "the same batches")
-            if not torch.equal(values, split[order[number * size : (number + 1) * size]][name]):
-                text = f"batch {number} does not hold the rows asked for"
-                raise Failed(f"`{name}`", text, "the rows in their order")
+            asked = order[number * size : (number + 1) * size]
+            if not torch.equal(values, torch.cat([split[[row]][name] for row in asked])):
+                text = f"batch {number} does not hold the rows asked for, in their order"
+                raise Failed(f"`{name}`", text, "what each row holds when it is asked for alone")

@@ -47,7 +47,7 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
     """
     whole = _results(fitted(case, build(case)))
     num_steps = _num_steps(case, build(case))
-    for step in (max(1, num_steps // 2), num_steps):
+    for step in (num_steps, num_steps + max(1, num_steps // 2)):
         with tempfile.TemporaryDirectory() as folder:
             _train_until(case, step, Path(folder))
             resumed = build(case)
