@@ -3,6 +3,8 @@
 The checks, what each catches and how to opt out: docs/checks.md.
 """
 
+import re
+
 import pytest
 from conftest import CaseOf
 
@@ -25,3 +27,11 @@ def test_model(model: str, check: str, case_of: CaseOf) -> None:
         testing.run_one(case_of(f"model={model}"), check)
     except testing.NotApplicable as reason:
         pytest.skip(f"{check}: {reason}")
+
+
+def test_the_page_lists_every_check_and_each_says_what_it_catches() -> None:
+    page = (configuration.ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(testing.CHECKS)
+    for name, check in testing.CHECKS.items():
+        for part in ("Catches: ", "False alarms: ", "Source: "):
+            assert part in (check.__doc__ or ""), f"{name}: {part}"
