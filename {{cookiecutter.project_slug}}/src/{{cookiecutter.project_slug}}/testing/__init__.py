@@ -24,15 +24,23 @@ from .case import (
     table,
 )
 from .spec import Field, Spec
-from .data import the_data_are_sane
+from .data import the_batch_is_as_specified, the_data_are_sane
 from .static import (
     a_step_moves_what_is_trainable_and_nothing_else,
     every_parameter_gets_a_gradient,
     everything_is_registered,
+    layers_are_more_than_one_linear_map,
     outputs_are_finite_and_in_range,
     outputs_have_their_fields_and_shapes,
-    the_batch_is_as_specified,
     the_first_loss_is_that_of_guessing,
+)
+from .state import (
+    evaluation_is_pure_and_dropout_acts_in_training,
+    extreme_values_stay_finite,
+    no_device_is_hard_coded,
+    saved_weights_restore_the_model,
+    the_batch_is_left_as_it_was,
+    the_same_seed_gives_the_same_bits,
 )
 from .flow import (
     a_batch_of_one_equals_its_row,
@@ -51,14 +59,6 @@ from .learning import (
     real_labels_generalise_and_shuffled_ones_do_not,
     the_loss_falls_at_every_small_step,
     three_instances_are_fitted_perfectly,
-)
-from .state import (
-    evaluation_is_pure_and_dropout_acts_in_training,
-    extreme_values_stay_finite,
-    no_device_is_hard_coded,
-    saved_weights_restore_the_model,
-    the_batch_is_left_as_it_was,
-    the_same_seed_gives_the_same_bits,
 )
 from .trainer import (
     a_resumed_run_equals_an_uninterrupted_one,
@@ -91,6 +91,7 @@ __all__ = [
     "everything_is_registered",
     "extreme_values_stay_finite",
     "gradients_equal_finite_differences",
+    "layers_are_more_than_one_linear_map",
     "misspelt_keys_are_refused",
     "no_device_is_hard_coded",
     "no_position_sees_a_later_one",

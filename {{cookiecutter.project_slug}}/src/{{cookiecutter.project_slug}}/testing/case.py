@@ -187,6 +187,8 @@ class Case:
             step = torch.randint(1, max(count, 2), values.shape).to(values.device)
             other = least + (values - least + step) % count
             other = torch.where(values == IGNORED, values, other)
+        elif item.kind == "mask":
+            other = torch.rand(values.shape).to(values.device) < 0.5
         elif item.low is not None and item.high is not None:
             drawn = torch.rand(values.shape).to(values)
             other = item.low + (item.high - item.low) * drawn
@@ -378,5 +380,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         lines.append(
             f"{item.check:{width}}  {item.outcome:14}  {item.seconds:7.2f}  {remark}".rstrip()
         )
-    failures = [item.detail for item in outcomes if item.outcome == "failed"]
-    return "\n".join(lines) + "".join(f"\n\n{text}" for text in failures)
+    told: dict[str, str] = {}  # one mistake may fail many checks: it is told once
+    for item in [item for item in outcomes if item.outcome == "failed"]:
+        told.setdefault(item.detail.partition("): ")[2].partition("\nusual")[0], item.detail)
+    return "\n".join(lines) + "".join(f"\n\n{text}" for text in told.values())

@@ -54,9 +54,28 @@ def split_rows(case: Case) -> tuple[Batch, Batch]:
     )
 
 
+@check("the data were prepared otherwise, or conf/data/ says what was true of another data set")
+def the_batch_is_as_specified(case: Case) -> None:
+    """Names, shapes, types and ranges of a batch are those of the spec, and `forward` takes them.
+
+    Catches: a spec that is out of date, pixels that nobody divided by 255, a class index that
+    begins at 1, a mask of integers, an argument of `forward` that no batch has.
+    False alarms: 0 of 270 runs on models that are right.
+    Source: this study: whatever rests on a spec is worth what the spec is worth.
+    """
+    try:
+        case.spec.check_batch(case.batch)
+        if case.forward.__name__ == "call_by_name":
+            case.spec.check_signature(case.fresh().forward)
+    except ValueError as error:
+        name, _, seen = str(error).partition("`: ")
+        tensor = f"{name}`" if seen else "the batch"
+        raise Failed(tensor, seen or str(error), "what the spec says") from error
+
+
 @check(
-    "duplicates in the raw table, splits drawn row by row from augmented or windowed data, a class "
-    "that was filtered out, a column computed from the target, a loader that draws its own numbers"
+    "duplicates in the raw table (opt out if equal rows are common), splits drawn row by row from "
+    "augmented or windowed data, a class that was filtered out, a column computed from the target"
 )
 def the_data_are_sane(case: Case) -> None:
     """No contradictions, no row in two splits, every class in training, no target among the inputs.
@@ -107,14 +126,37 @@ def _check_targets(case: Case, train: Batch) -> None:
             raise Failed("split train", f"no row is of class {min(missing)}", "every class")
     if not (counted != counted[:1]).any():
         raise Failed("`target`", "is the same in every row", "something to be learnt")
-    if target.dim() > 1:
-        return
-    for name in case.spec.features:
+    if case.spec.causal is not None:
+        _check_shift(case, train)
+    for name in case.spec.features if target.dim() == 1 else ():
         columns = train[name].reshape(len(target), -1).double()
-        same = (columns == target.double()[:, None]).all(0)
-        if same.any():
-            where = "" if columns.shape[1] == 1 else f", column {int(same.nonzero()[0])}"
-            raise Failed(f"input `{name}`{where}", "equals the target", "that it does not say it")
+        for index, column in enumerate(columns.T):
+            if _says(case, column, target):
+                where = "" if columns.shape[1] == 1 else f", column {index}"
+                seen = "says what the target is, row for row"
+                raise Failed(f"input `{name}`{where}", seen, "something to be predicted")
+
+
+def _says(case: Case, column: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether a column is the target in other words: other numbers, another scale."""
+    if case.spec.task == "regression":
+        both = torch.stack([column, target.double()])
+        return bool(column.std() > 0) and abs(float(torch.corrcoef(both)[0, 1])) > 0.9999
+    words = set(zip(target.tolist(), column.tolist(), strict=True))
+    num_classes = len(set(target.tolist()))
+    return len(words) == num_classes == len({value for _, value in words})
+
+
+def _check_shift(case: Case, train: Batch) -> None:
+    """The target of a causal model is what comes next, if it is of the same kind as its input."""
+    tokens, target = train[case.spec.causal or ""], train["target"]
+    if tokens.shape != target.shape:
+        return
+    for shift in (0, 2, 3):
+        length = tokens.shape[1] - shift
+        if length > 1 and torch.equal(target[:, :length], tokens[:, shift:]):
+            seen = f"is `{case.spec.causal}` {shift} positions on"
+            raise Failed("`target`", seen, "what comes next, 1 position on")
 
 
 def _check_workers(split: Dataset[Batch]) -> None:

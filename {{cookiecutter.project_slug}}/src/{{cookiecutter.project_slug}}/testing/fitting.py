@@ -1,7 +1,7 @@
 """A few instances, learnt by heart: what several checks ask of a model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -92,22 +92,37 @@ def is_fitted(case: Case, outputs: dict[str, Tensor], batch: Batch) -> bool:
     Of a classification every class is right and its likelihood high. The loss may keep what label
     smoothing of 0.1 adds, and not what a second softmax does.
     """
-    prediction, target, loss = outputs[case.spec.prediction], batch["target"], outputs["loss"]
+    own = error(case, outputs, batch)
+    if case.spec.task == "regression":
+        counted = counted_targets(case, batch)
+        return own < 0.02 * float(batch["target"][counted].var(correction=0) + 1e-12)
+    chance = math.log(case.spec.num_classes)
+    small = own < 0.2 * chance and float(outputs["loss"]) < 0.4 * chance
+    return small and share_right(case, outputs, batch) == 1
+
+
+def error(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
+    """Of the predictions, whatever the model's own loss: squared, or minus the log-likelihood."""
+    prediction, target = outputs[case.spec.prediction], batch["target"]
     counted = counted_targets(case, batch)
     if case.spec.task == "regression":
-        errors = (prediction.reshape(target.shape) - target)[counted]
-        spread = target[counted].var(correction=0) + 1e-12
-        return bool(errors.square().mean() < 0.02 * spread)
-    chance = math.log(case.spec.num_classes)
+        return float((prediction.reshape(target.shape) - target)[counted].square().mean())
     labels = (target - int(case.spec.target.low or 0))[counted]
-    likelihood = log_likelihood(case, prediction)[counted]
-    own = F.nll_loss(likelihood, labels)
-    right = (likelihood.argmax(-1) == labels).all()
-    return bool(right and own < 0.2 * chance and loss < 0.4 * chance)
+    return float(F.nll_loss(log_likelihood(case, prediction, target)[counted], labels))
 
 
-def log_likelihood(case: Case, prediction: Tensor) -> Tensor:
-    """The logarithm of each class's probability, class axis last."""
+def share_right(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
+    """The share of targets that are the likeliest class."""
+    target, counted = batch["target"], counted_targets(case, batch)
+    guess = log_likelihood(case, outputs[case.spec.prediction], target).argmax(-1)
+    return float((guess + int(case.spec.target.low or 0) == target)[counted].float().mean())
+
+
+def log_likelihood(case: Case, prediction: Tensor, target: Tensor) -> Tensor:
+    """The logarithm of each class's probability, class axis last; of two, one logit is enough."""
+    if case.spec.num_classes == 2 and prediction.numel() == target.numel():
+        logit = prediction.reshape(target.shape)
+        return torch.stack([F.logsigmoid(-logit), F.logsigmoid(logit)], dim=-1)
     if case.spec.outputs[case.spec.prediction].kind == "probabilities":
         return prediction.clamp_min(1e-30).log()
     return F.log_softmax(prediction, dim=-1)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..reproducibility import mix, seed_everything
-from .case import Case, Failed, NotApplicable, check
+from .case import Case, Failed, NotApplicable, check, without_target
 from .data import split_rows
-from .fitting import RATES, counted_targets, distinct_rows, fit
+from .fitting import RATES, counted_targets, distinct_rows, error, fit, share_right
 
 STEPS = (1e-8, 1e-6, 1e-4, 1e-3)  # of differences; in float64 the first steps over no kink
 NUM_DIRECTIONS = 3
@@ -17,7 +17,7 @@ NUM_DIRECTIONS = 3
 
 @check(
     "a softmax before a cross-entropy that has its own, a loss of something else than the "
-    "prediction, a layer that forgets (a ReLU at the end, a pooling over all), a width of one"
+    "prediction (targets shifted or permuted), a layer that forgets, inputs on a wild scale"
 )
 def three_instances_are_fitted_perfectly(case: Case) -> None:
     """Three instances are learnt by heart: every class right in evaluation mode, and likely.
@@ -29,13 +29,20 @@ def three_instances_are_fitted_perfectly(case: Case) -> None:
     """
     batch = distinct_rows(case, 3)
     fitted, outputs = fit(case, batch)
-    if not fitted:
-        rates = ", ".join(f"{rate:g}" for rate in RATES)
-        seen = f"three instances keep a loss of {float(outputs['loss']):.3g} (Adam at {rates})"
+    if fitted:
+        return
+    rates = ", ".join(f"{rate:g}" for rate in RATES)
+    loss = float(outputs["loss"])
+    if case.spec.task == "regression":
+        reached = f"an error of {error(case, outputs, batch):.3g}"
+        wanted = "an error of 2 % of their variance, in evaluation mode"
+    else:
+        reached = f"{share_right(case, outputs, batch):.0%} right"
         wanted = "every class right, and a small loss, in evaluation mode"
-        if case.spec.task == "regression":
-            wanted = "an error of 2 % of their variance, in evaluation mode"
-        raise Failed(f"output `{case.spec.prediction}`", seen, wanted)
+    seen = f"three instances end at {reached} and a loss of {loss:.3g} (Adam at {rates})"
+    if loss < 0.02:
+        seen += ": the loss is fitted, and the prediction is not what it was computed from"
+    raise Failed(f"output `{case.spec.prediction}`", seen, wanted)
 
 
 @check(
@@ -63,7 +70,7 @@ def the_loss_falls_at_every_small_step(case: Case) -> None:
 def _descend(case: Case, model: nn.Module, batch: Batch, fraction: float) -> float:
     """One step that lowers the loss by a fraction of itself, if its gradient is true."""
     loss, gradients = _gradients(case, model, batch)
-    slope = math.fsum(float(gradient.square().sum()) for gradient in gradients)
+    slope = math.fsum(float(gradient.abs().square().sum()) for gradient in gradients)
     if not slope:
         raise Failed("output `loss`", "has a gradient of zero", "one that leads downhill")
     rate = fraction * abs(float(loss)) / slope
@@ -91,7 +98,8 @@ def _gradients(case: Case, model: nn.Module, batch: Batch) -> tuple[Tensor, list
 
 @check(
     "a `.detach()` or `torch.no_grad` on one of two paths, an edit in place, a custom backward "
-    "that is wrong; if meant (a straight-through estimator, a reversed gradient), opt out"
+    "that is wrong, an embedding's padding_idx that stands for something; if meant (a "
+    "straight-through estimator, a reversed gradient), opt out"
 )
 def gradients_equal_finite_differences(case: Case) -> None:
     """The derivative along a random direction is the difference of two losses, for each parameter.
@@ -111,7 +119,7 @@ def gradients_equal_finite_differences(case: Case) -> None:
             seed_everything(mix(case.seed, 4, number))
             direction = torch.randn(parameter.shape).to(parameter)
             direction /= direction.norm()
-            slope = float((direction * gradient).sum())
+            slope = float((direction.conj() * gradient).real.sum())
             agrees, nearest = _agrees(case, model, batch, parameter, direction, slope, noise)
             tried.append((slope, nearest))
             if agrees:
@@ -172,36 +180,38 @@ def _is_smooth(case: Case, model: nn.Module, batch: Batch) -> bool:
 def real_labels_generalise_and_shuffled_ones_do_not(case: Case) -> None:
     """Trained on real labels the model is better than guessing on held-out rows; on shuffled, not.
 
-    Held-out loss, best over training, against that of guessing; labels are shuffled so that each
-    class gets all others. A second seed is tried before it fails: few rows can mislead.
+    The prediction's error on held-out rows, best over training, against that of guessing: squared
+    error, or the likelihood of the right class. Labels are shuffled so that each class gets all
+    others. Up to 3 seeds are tried, for few rows can mislead.
     Catches: leaks into held-out rows, and labels that have lost their rows.
     False alarms: 0 of 270 runs on models that are right.
     Source: Zhang et al., "Understanding deep learning requires rethinking generalization" (2017);
     Ojala and Garriga, "Permutation Tests for Studying Classifier Performance" (2010).
     """
     train, held_out = split_rows(case)
-    guess = _loss_of_guessing(case, train, held_out)
-    real = shuffled = math.nan
-    for attempt in range(2):
-        real = _best_held_out(case, train, held_out, attempt)
-        target = _shuffle(case, train, attempt)
-        shuffled = _best_held_out(case, {**train, "target": target}, held_out, attempt)
-        if real < 0.95 * guess and real < shuffled and shuffled > 0.8 * guess:
+    guess = _error_of_guessing(case, train, held_out)
+    real, shuffled = math.inf, 0.0
+    for attempt in range(3):
+        real = min(real, _best_held_out(case, train, held_out, attempt))
+        wrong = {**train, "target": _shuffle(case, train, attempt)}
+        shuffled = max(shuffled, _best_held_out(case, wrong, held_out, attempt))
+        if real < 0.95 * guess and shuffled > guess - 0.5 * (guess - real):
             return
     told = f"is {real:.3g} after real labels and {shuffled:.3g} after shuffled ones"
-    wanted = f"the first below that of guessing, {guess:.3g}, and the second not"
-    raise Failed("output `loss` on held-out rows", told, wanted)
+    wanted = f"the first well below that of guessing, {guess:.3g}, and the second near it"
+    raise Failed("error on held-out rows", told, wanted)
 
 
 def _best_held_out(case: Case, train: Batch, held_out: Batch, number: int) -> float:
     model, best = case.fresh(number), math.inf
     for step, _ in enumerate(case.train(model, train, lr=0.005, num_steps=120), 1):
         if step % 4 == 0:
-            best = min(best, float(case.outputs(model.eval(), held_out)["loss"]))
+            outputs = case.outputs(model.eval(), without_target(held_out))
+            best = min(best, error(case, outputs, held_out))
     return best
 
 
-def _loss_of_guessing(case: Case, train: Batch, held_out: Batch) -> float:
+def _error_of_guessing(case: Case, train: Batch, held_out: Batch) -> float:
     """On held-out rows, of a model that has only seen how often each target occurs."""
     seen = train["target"][counted_targets(case, train)]
     asked = held_out["target"][counted_targets(case, held_out)]

@@ -39,6 +39,7 @@ class Field:
     padding: float = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind}: must be one of {', '.join(KINDS)}")
         if self.kind == "index" and None in (self.low, self.high):
@@ -82,7 +83,7 @@ class Spec:
             if item.mask is not None and item.mask not in masks:
                 raise ValueError(f"{name}.mask={item.mask}: there is no such input of kind mask")
         for name, item in self.outputs.items():
-            if item.kind == "probabilities" and list(item.shape[-1:]) != [self.num_classes]:
+            if item.kind == "probabilities" and tuple(item.shape[-1:]) != (self.num_classes,):
                 raise ValueError(f"{name}: the last axis of probabilities is that of the classes")
         if self.causal is not None and not (
             self.causal in self.inputs and self.inputs[self.causal].shape
@@ -104,8 +105,10 @@ class Spec:
 
     @property
     def features(self) -> list[str]:
-        """The inputs that carry information: all but the masks."""
-        return [name for name, item in self.inputs.items() if item.kind != "mask"]
+        """The inputs that carry information: all but what says which positions count."""
+        every = [*self.inputs.values(), self.target, *self.outputs.values()]
+        masks = {item.mask for item in every}
+        return [name for name in self.inputs if name not in masks]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Spec":

@@ -1,9 +1,8 @@
 """What a model keeps: weights, buffers, random numbers, and its hands off the batch."""
 
-import copy
 import io
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -131,6 +130,7 @@ def _check_dropout(case: Case, model: nn.Module, batch: Batch) -> None:
         for item in model.modules()
         if isinstance(item, INNER)
     )
+    before = {name: values.clone() for name, values in model.state_dict().items()}
     called: set[nn.Module] = set()
     handles = [
         item.register_forward_hook(lambda module, *_: called.add(module))
@@ -152,6 +152,14 @@ def _check_dropout(case: Case, model: nn.Module, batch: Batch) -> None:
     if (called or acting) and first_apart(outputs[0], outputs[1], 0) is None:
         seen = "is the same for two seeds in training mode, in spite of dropout"
         raise Failed(f"output `{case.spec.prediction}`", seen, "dropout that acts in training")
+    pure = all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    if pure and first_apart(outputs[0], outputs[1], 0) is None:  # no batch norm, no seeded noise
+        model.eval()
+        with torch.no_grad():
+            found = case.forward(model, batch)
+        if apart := first_apart(outputs[0], {name: found[name] for name in outputs[0]}, 1e-4):
+            seen = f"differs by {apart[1]:.3g} between training and evaluation, whatever the seed"
+            raise Failed(f"output `{apart[0]}`", seen, "noise that follows the seed, or none")
 
 
 def _is_inside_fused(model: nn.Module, name: str) -> bool:
@@ -204,7 +212,9 @@ def extreme_values_stay_finite(case: Case) -> None:
                 if parameter.dim() > 1:
                     parameter.mul_(2)
     if largest < 1e6:
-        _check_finite(case, model, batch, "on saturated outputs (weights made larger)")
+        wrong = {**batch, "target": case.other_values("target", batch)}
+        for item in (batch, wrong):
+            _check_finite(case, model, item, "on saturated outputs (weights made larger)")
 
 
 def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
@@ -215,9 +225,11 @@ def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
             for extreme, value in ((least, item.low), (greatest, item.high)):
                 filled = torch.full_like(batch[name], int(value or 0))
                 extreme[name] = torch.where(batch[name] < int(item.low or 0), batch[name], filled)
-        elif name != "target":
-            zeros[name] = torch.zeros_like(batch[name])
-            large[name] = 50 * batch[name]
+        elif item.kind == "float" and name != "target":  # as far as the spec lets them go
+            low = -math.inf if item.low is None else item.low
+            high = math.inf if item.high is None else item.high
+            zeros[name] = torch.zeros_like(batch[name]).clamp(low, high)
+            large[name] = (50 * batch[name]).clamp(low, high)
     yield "on inputs of zero", zeros
     yield "on inputs times 50", large
     yield "on the least indices", least
@@ -254,34 +266,33 @@ def no_device_is_hard_coded(case: Case) -> None:
     False alarms: 0 of 270 runs on models that are right.
     Source: the meta device of PyTorch.
     """
-    model = copy.deepcopy(case.fresh()).to("meta")
+    reasons = [_mixes_devices(case, training) for training in (True, False)]
+    if None not in reasons:
+        raise NotApplicable(f"what it does depends on values, not followed here: {reasons[0]}")
+
+
+def _mixes_devices(case: Case, training: bool) -> str | None:
+    """Raises Failed if it does; says why that cannot be seen, if it cannot."""
+    model = case.fresh().train(training).to("meta")
     batch = {name: values.to("meta") for name, values in case.batch.items()}
     try:
-        with torch.no_grad(), _ones_leave_meta():
+        with torch.no_grad(), _Ones():
             outputs = case.forward(model, batch)
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         text = str(error).splitlines()[0] if str(error) else ""
-        if any(
-            word in text
-            for word in ("expected device", "two devices", "same device", "CUDA", "link")
-        ):
-            raise Failed(
-                "`forward`", f"mixes devices: {text}", "one device, that of its inputs"
-            ) from error
-        raise NotApplicable(
-            f"what it does depends on values, which cannot be followed: {text}"
-        ) from error
+        if any(word in text for word in MIXED):
+            seen = f"mixes devices: {text}"
+            raise Failed("`forward`", seen, "one device, that of its inputs") from error
+        return text
     for name, values in outputs.items():
         if isinstance(values, Tensor) and values.device.type != "meta":
-            raise Failed(
-                f"output `{name}`", f"comes back on {values.device}", "the device of the inputs"
-            )
+            seen = f"comes back on {values.device}"
+            raise Failed(f"output `{name}`", seen, "the device of the inputs")
+    return None
 
 
-@contextmanager
-def _ones_leave_meta() -> Iterator[None]:
-    with _Ones():
-        yield
+# how torch says that two tensors are on two devices, or one on a device that is not here
+MIXED = ("expected device", "two devices", "same device", "CUDA", "not linked")
 
 
 class _Ones(TorchFunctionMode):
