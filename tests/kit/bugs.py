@@ -222,7 +222,56 @@ BUGS = [
         "self.scale = torch.rand(5)",
         "everything_is_registered",
     ),
+    Bug(
+        "one layer at two places",
+        "Table",
+        "self.shape = nn.Embedding(num_shapes, width)",
+        "self.shape = self.color",
+        "everything_is_registered",
+    ),
+    Bug(
+        "units that begin as copies",
+        "Regression",
+        "self.hidden = nn.Linear(5, width)",
+        "self.hidden = nn.Linear(5, width)\n        nn.init.ones_(self.hidden.weight)",
+        "everything_is_registered",
+    ),
+    Bug(
+        "key taken for query",
+        "LanguageModel",
+        "query, key, value = self.joint(self.before(hidden)).chunk(3, dim=-1)",
+        "query, _, value = self.joint(self.before(hidden)).chunk(3, dim=-1)\n        key = query",
+        "every_parameter_gets_a_gradient",
+    ),
+    Bug(
+        "one kind for both inputs",
+        "Pair",
+        "what = torch.full_like(place, kind)",
+        "what = torch.zeros_like(place)",
+        "every_parameter_gets_a_gradient",
+    ),
+    Bug(
+        "activation forgotten",
+        "Regression",
+        "torch.tanh(self.hidden(features * self.scale))",
+        "self.hidden(features * self.scale)",
+        "layers_are_more_than_one_linear_map",
+    ),
+    Bug(
+        "frozen batch norm that moves",
+        "ConvNet",
+        "self.norm = nn.BatchNorm2d(num_channels)",
+        "self.norm = nn.BatchNorm2d(num_channels).requires_grad_(False)",
+        "a_step_moves_what_is_trainable_and_nothing_else",
+    ),
     # flow of information
+    Bug(
+        "sign lost",
+        "Regression",
+        "features * self.scale",
+        "(features * self.scale).abs()",
+        "each_input_influences_the_output",
+    ),
     Bug(
         "input ignored",
         "Table",
@@ -501,6 +550,21 @@ BUGS = [
         "torch.ones(length, length, dtype=torch.bool, device=tokens.device)",
         "torch.ones(length, length, dtype=torch.bool)",
         "no_device_is_hard_coded",
+    ),
+    Bug(
+        "mask on the CPU, in training only",
+        "LanguageModel",
+        "self.dropout(self.tokens(tokens) + self.positions[:length])",
+        "self.dropout(self.tokens(tokens) + self.positions[:length]) "
+        "+ (torch.zeros(length, 1) if self.training else 0)",
+        "no_device_is_hard_coded",
+    ),
+    Bug(
+        "dropout on the logits",
+        "Table",
+        TABLE_OUTPUT,
+        'outputs = {"logits": self.dropout(self.output(hidden))}',
+        "evaluation_is_pure_and_dropout_acts_in_training",
     ),
     # knobs
     Bug(

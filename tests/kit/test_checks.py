@@ -1,6 +1,7 @@
 """The checks on correct models, on wrong ones and on spoilt data, where a study is installed."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import pytest
@@ -8,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from bugs import BUGS, Bug, planted
 from torch import nn
-from zoo import MODELS, ConvNet, Regression, Table, Tagger, make_case
+from zoo import MODELS, ConvNet, LanguageModel, Regression, Table, Tagger, make_case
 
 from my_study import reproducibility, testing
-from my_study.testing import Case
+from my_study.testing import Case, Spec
 
 NAMES = {model.__name__: model for model in MODELS}
 
@@ -38,6 +39,54 @@ def test_every_check_applies_to_some_model() -> None:
     assert applied == set(testing.CHECKS)
 
 
+# what a failure of each check says: what was seen, and what was expected
+MESSAGES = {
+    "the_batch_is_as_specified": r"`\w+`: (goes from .*; the spec says|is torch.int64; a mask is)",
+    "the_data_are_sane": r"(batch 0 differs between 0 and 2 workers|no row is of class 3"
+    r"|says what the target is|are equal, and their targets are not|is row \d+ of train too"
+    r"|`target`: is `tokens` 0 positions on)",
+    "outputs_have_their_fields_and_shapes": r"(for 3 rows with|`loss`: has shape|is missing in eval"
+    r"|`prediction`: has shape \[48, 1\] in training mode; expected: \[batch\])",
+    "outputs_are_finite_and_in_range": r"(sums to .* over the classes|not one .* is negative)",
+    "the_first_loss_is_that_of_guessing": r"`loss`: is .* before training, .*; expected: about",
+    "every_parameter_gets_a_gradient": r"parameter `[\w.]+`.*: (gets no gradient|part 2 of 3 of it"
+    r"|only one of its rows)",
+    "layers_are_more_than_one_linear_map": r"layer `output`: stands on another layer",
+    "a_step_moves_what_is_trainable_and_nothing_else": r"(stayed as it was in three steps; "
+    r"expected: a change|buffer `norm.\w+`: moves in three steps, though its layer is frozen)",
+    "everything_is_registered": r"(is a (layer|tensor) that torch does not know of|is the same "
+    r"layer as `color`|all its units begin equal)",
+    "saved_weights_restore_the_model": r"`prediction`: differs by .* once weights are saved",
+    "the_same_seed_gives_the_same_bits": r"(are the same for two seeds|whatever the seed|differs "
+    r"between two runs of one seed)",
+    "evaluation_is_pure_and_dropout_acts_in_training": r"(between two calls in evaluation mode"
+    r"|`dropout`: a dropout layer that is never called|dropout comes behind the last layer)",
+    "the_batch_is_left_as_it_was": r"input `features`: is changed by a call of the model",
+    "extreme_values_stay_finite": r"(on saturated outputs|on inputs of zero|on the greatest)",
+    "no_device_is_hard_coded": r"`forward`: mixes devices: .*device.*; expected: one device",
+    "each_input_influences_the_output": r"input `\w+`: (other values .*leave every output as it was"
+    r"|its sign makes no difference)",
+    "each_input_alone_can_be_fitted": r"input `answer`: rows that differ in nothing else keep a loss",
+    "predictions_do_not_see_the_target": r"differs by .* with another target in \w+ mode",
+    "contradictions_are_not_fitted": r"`logits`: is .* apart for two equal rows of a batch",
+    "nothing_leaks_across_the_batch": r"`logits`: row \d+ changes by .* with other rows beside it",
+    "a_batch_of_one_equals_its_row": r"row 0 (alone has shape \[\]|changes by .* when it is alone)",
+    "permuting_the_batch_permutes_the_output": r"`loss`: differs by .* in another order",
+    "padding_changes_nothing": r"differs by .* with (garbage behind the mask|two more positions)",
+    "no_position_sees_a_later_one": r"`logits`: differs by .* before position 1, where `tokens`",
+    "the_loss_is_a_mean": r"`loss`: is .*, and .* for the batch twice; expected: the same: a mean",
+    "three_instances_are_fitted_perfectly": r"three instances end at .* and a loss of",
+    "the_loss_falls_at_every_small_step": r"`loss`: is .*, .* at small steps downhill",
+    "gradients_equal_finite_differences": r"autograd says .* along a direction, the loss itself",
+    "real_labels_generalise_and_shuffled_ones_do_not": r"is .* after real labels and .* shuffled",
+    "a_resumed_run_equals_an_uninterrupted_one": r"differs if the run is stopped after step \d+",
+    "the_trainer_equals_a_reference_loop": r"(history: `\w+`: is .* in epoch 1; expected: .* plain "
+    r"loop|Tried to step|`[\w.]+` of the best epoch)",
+    "every_knob_acts": r"`[\w.]+`: is .*, and another value changes neither",
+    "misspelt_keys_are_refused": r"`[\w.]+`: is taken without a word; expected: that it is refused",
+}
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.model}: {bug.name}")
 def test_a_planted_bug_is_caught_by_name(bug: Bug) -> None:
     case = make_case(NAMES[bug.model], knobs=bug.knobs)
@@ -45,6 +94,7 @@ def test_a_planted_bug_is_caught_by_name(bug: Bug) -> None:
         testing.run_one(case, bug.check)
     message = str(caught.value)
     assert message.startswith(f"{bug.check} ({bug.model}, seed 0): ")
+    assert re.search(MESSAGES[bug.check], message), message
     assert "; expected: " in message and "\nusual cause: " in message
     testing.run_one(case, bug.check)  # and it is gone with its bug
 
@@ -91,14 +141,14 @@ def shuffled(case: Case) -> Case:
     return with_rows(case, target=case.batch["target"][order])
 
 
-def leaking(case: Case) -> Case:
-    """A bright corner tells the class, also of shuffled labels."""
+def knowing(case: Case) -> Case:
+    """The loss finds the class by itself, whatever the labels say."""
 
     def forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         outputs = dict(model(**batch))
         if "target" in batch:
-            logits = outputs["logits"] + 3 * F.one_hot(batch["target"], 4)
-            outputs["loss"] = F.cross_entropy(logits, batch["target"])
+            quarter = F.avg_pool2d(batch["image"], 3).flatten(1).argmax(1)
+            outputs["loss"] = F.cross_entropy(outputs["logits"], quarter)
         return outputs
 
     return dataclasses.replace(case, forward=forward)
@@ -173,8 +223,8 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], type[nn.Module], str]] = {
         ConvNet,
         "real_labels_generalise_and_shuffled_ones_do_not",
     ),
-    "a leak into held-out rows": (
-        leaking,
+    "a loss that does not need its labels": (
+        knowing,
         ConvNet,
         "real_labels_generalise_and_shuffled_ones_do_not",
     ),
@@ -183,6 +233,11 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], type[nn.Module], str]] = {
         Regression,
         "the_loss_falls_at_every_small_step",
     ),
+    "a text to be copied": (
+        lambda case: with_rows(case, target=case.batch["tokens"]),
+        LanguageModel,
+        "the_data_are_sane",
+    ),
     "misspelt keys taken": (unread, Table, "misspelt_keys_are_refused"),
 }
 
@@ -190,5 +245,83 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], type[nn.Module], str]] = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_spoilt_data_and_programs_are_caught(name: str) -> None:
     spoil, model, check = SPOILT[name]
-    with pytest.raises(testing.Failed, match=rf"^{check} \({model.__name__}, seed 0\): "):
+    said = rf"^{check} \({model.__name__}, seed 0\): .*{MESSAGES[check]}"
+    with pytest.raises(testing.Failed, match=said):
         testing.run_one(spoil(make_case(model)), check)
+
+
+@pytest.mark.parametrize("item", [Table, ConvNet, Regression])
+def test_checks_leave_no_trace(item: type[nn.Module]) -> None:
+    torch.manual_seed(3)
+    case, before = make_case(item), torch.get_rng_state()
+    rows = {name: values.clone() for name, values in case.batch.items()}
+    testing.run(case)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(values, case.batch[name]) for name, values in rows.items())
+
+
+def test_an_opt_out_is_told_with_its_reason_and_a_wrong_one_is_refused() -> None:
+    case = make_case(Regression)
+    spec = dataclasses.replace(case.spec, opt_outs={"the_loss_is_a_mean": "it is a sum"})
+    (outcome,) = testing.run(dataclasses.replace(case, spec=spec), ["the_loss_is_a_mean"])
+    assert (outcome.outcome, outcome.detail) == ("opted out", "it is a sum")
+    assert re.search(r"the_loss_is_a_mean +opted out +\S+ +it is a sum", testing.table([outcome]))
+    spec = dataclasses.replace(case.spec, opt_outs={"the_loss_is_mean": "it is a sum"})
+    with pytest.raises(ValueError, match="opt_outs.the_loss_is_mean: there is no such check"):
+        testing.run(dataclasses.replace(case, spec=spec))
+    with pytest.raises(ValueError, match="opt_outs.the_loss_is_a_mean: needs a reason"):
+        dataclasses.replace(case.spec, opt_outs={"the_loss_is_a_mean": " "})
+
+
+VALUES = {
+    "task": "classification",
+    "inputs": {"x": {"shape": [4]}},
+    "target": {"shape": [], "kind": "index", "low": 0, "high": 2},
+    "outputs": {"logits": {"shape": [3], "kind": "logits"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "ranking"}, "task=ranking: must be one of classification, regression"),
+        ({"inputs": {}}, "inputs, outputs: a task has at least one of each"),
+        ({"inputs": {"x": {"shape": [4], "lo": 0}}}, "inputs.x.lo: there is no such key"),
+        ({"inputs": {"x": {}}}, "inputs.x.shape: is missing"),
+        ({"inputs": {"x": {"shape": [4], "kind": "index"}}}, "inputs.x.low, high: an index needs"),
+        ({"inputs": {"x": {"shape": [4], "low": 1, "high": 0}}}, "inputs.x.low=1: is above high=0"),
+        ({"inputs": {"x": {"shape": [4], "kind": "text"}}}, "inputs.x.kind=text: must be one of"),
+        (
+            {"inputs": {"x": {"shape": [4], "mask": "m"}}},
+            "x.mask=m: there is no such input of kind",
+        ),
+        ({"target": {"shape": []}}, "target: a float is no target of a classification"),
+        ({"causal": "y"}, "causal=y: there is no such input with positions"),
+        ({"outputs": {"p": {"shape": [2], "kind": "probabilities"}}}, "p: the last axis of prob"),
+        ({"goal": 1}, "goal: there is no such key; there are: task, inputs"),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        Spec.from_values({**VALUES, **change})
+
+
+def test_any_module_and_any_batch_are_checked_without_a_configuration() -> None:
+    spec = Spec.from_values(VALUES)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 4, generator=draw)
+    batch = {"x": x, "target": (x[:, 0] > 0).long() + (x[:, 1] > 0).long()}
+    forward = testing.call_plain(F.cross_entropy)
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    for maker in (make, make()):
+        case = Case(make=maker, batch=batch, spec=spec, forward=forward)
+        outcomes = {item.check: item for item in testing.run(case, slow=True)}
+        failed = [item.detail for item in outcomes.values() if item.outcome == "failed"]
+        assert not failed
+        assert outcomes["every_knob_acts"].detail == "needs a trainer: give values and build"
+    broken = dataclasses.replace(case, make=lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    with pytest.raises(testing.Failed, match="not one of its values is negative"):
+        testing.outputs_are_finite_and_in_range(broken)

@@ -149,17 +149,21 @@ def _check_dropout(case: Case, model: nn.Module, batch: Batch) -> None:
             raise Failed(
                 f"`{name}`", "a dropout layer that is never called", "one that acts in training"
             )
-    if (called or acting) and first_apart(outputs[0], outputs[1], 0) is None:
+    prediction, noisy = case.spec.prediction, first_apart(outputs[0], outputs[1], 0) is not None
+    if (called or acting) and not noisy:
         seen = "is the same for two seeds in training mode, in spite of dropout"
-        raise Failed(f"output `{case.spec.prediction}`", seen, "dropout that acts in training")
+        raise Failed(f"output `{prediction}`", seen, "dropout that acts in training")
     pure = all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
-    if pure and first_apart(outputs[0], outputs[1], 0) is None:  # no batch norm, no seeded noise
-        model.eval()
-        with torch.no_grad():
-            found = case.forward(model, batch)
-        if apart := first_apart(outputs[0], {name: found[name] for name in outputs[0]}, 1e-4):
-            seen = f"differs by {apart[1]:.3g} between training and evaluation, whatever the seed"
-            raise Failed(f"output `{apart[0]}`", seen, "noise that follows the seed, or none")
+    with torch.no_grad():
+        found = case.forward(model.eval(), batch)
+    apart = first_apart(outputs[0], {name: found[name] for name in outputs[0]}, 1e-4)
+    if pure and not noisy and apart is not None:  # where no batch norm moves
+        seen = f"differs by {apart[1]:.3g} between training and evaluation, whatever the seed"
+        raise Failed(f"output `{apart[0]}`", seen, "noise that follows the seed, or none")
+    dropped = (outputs[0][prediction] == 0) & (found[prediction] != 0)
+    if case.spec.outputs[prediction].kind == "logits" and dropped.any():
+        seen = "some values are zero in training: dropout comes behind the last layer"
+        raise Failed(f"output `{prediction}`", seen, "dropout before it")
 
 
 def _is_inside_fused(model: nn.Module, name: str) -> bool:
