@@ -81,7 +81,7 @@ def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics
     ) as record:
         if config.preflight:
             outcomes = preflight.check(values, device, slow=False)
-            record["checks"] = [*record["checks"], *map(str, outcomes)]
+            record["checks"] = list(dict.fromkeys([*record["checks"], *map(str, outcomes)]))
             preflight.refuse(outcomes)
         trainer.resume()
         log.info("run folder: %s", folder)

@@ -5,9 +5,11 @@ import functools
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from ..data import Batch
 from ..metrics import IGNORED
 from ..reproducibility import mix, seed_everything
 from ..training import Trainer
-from .spec import Spec, valid
+from .spec import Spec, over, valid
 
 Outputs = Mapping[str, Tensor]
 Forward = Callable[[nn.Module, Batch], Outputs]
@@ -33,14 +35,15 @@ class Failed(AssertionError):
         tensor: What it is about: an input, an output, a parameter, with its name.
         seen: What was seen.
         expected: What was expected instead.
+        cause: The usual cause of just this; None for that of the check.
     """
 
-    def __init__(self, tensor: str, seen: str, expected: str) -> None:
+    def __init__(self, tensor: str, seen: str, expected: str, cause: str | None = None) -> None:
         super().__init__(f"{tensor}: {seen}; expected: {expected}")
-        self.tensor, self.where, self.cause = tensor, "", ""
+        self.tensor, self.where, self.cause = tensor, "", cause
 
     def __str__(self) -> str:
-        return f"{self.where}{super().__str__()}{self.cause}"
+        return f"{self.where}{super().__str__()}\nusual cause: {self.cause}"
 
 
 class NotApplicable(Exception):
@@ -92,6 +95,9 @@ class Case:
         idle: The knobs that must not change a number, dotted, with the reason.
         contexts: Other knobs, dotted, to be set where a knob does not act in `values`: patience
             acts only on a model that gets no better.
+
+    Raises:
+        ValueError: the batch is too small.
     """
 
     make: Callable[[], nn.Module] | nn.Module
@@ -107,6 +113,10 @@ class Case:
     others: Mapping[str, Sequence[Any]] | None = None
     idle: Mapping[str, str] | None = None
     contexts: Sequence[Values] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.batch.get("target", ())) < 8:
+            raise ValueError("batch: needs a `target`, and at least 8 rows")
 
     def rows(self) -> Batch:
         """The batch, a copy of its own on the device."""
@@ -153,9 +163,7 @@ class Case:
         outputs = {name: found[name] for name in self.spec.outputs}
         for name, item in self.spec.outputs.items():
             if (counted := valid(batch, item)) is not None:
-                extra = outputs[name].dim() - counted.dim()
-                spread = counted.reshape(counted.shape + (1,) * extra)
-                outputs[name] = outputs[name].masked_fill(~spread, 0)
+                outputs[name] = outputs[name].masked_fill(~over(counted, outputs[name]), 0)
         return outputs | ({"loss": found["loss"]} if "target" in batch else {})
 
     def precise(self, model: nn.Module) -> tuple[nn.Module, Batch, float]:
@@ -196,14 +204,9 @@ class Case:
             spread = values.std(0, correction=0)
             spread = torch.where(spread > 0, spread, torch.ones_like(spread))
             other = values + spread * torch.randn(values.shape).to(values)
-            other = (
-                other.clamp(item.low, item.high) if (item.low, item.high) != (None,) * 2 else other
-            )
+            other = other.clamp(*item.bounds)
         counted = valid(batch, item)
-        if counted is None:
-            return other
-        extra = other.dim() - counted.dim()
-        return torch.where(counted.reshape(counted.shape + (1,) * extra), other, values)
+        return other if counted is None else torch.where(over(counted, other), other, values)
 
 
 def flatten(values: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -265,16 +268,14 @@ def check(cause: str, *, slow: bool = False) -> Callable[[Check], Check]:
                 with isolated(case):
                     function(case)
             except Failed as error:
-                if not error.where:
-                    error.where = f"{name} ({case.name}, seed {case.seed}): "
-                    error.cause = f"\nusual cause: {cause}"
+                error.where = f"{name} ({case.name}, seed {case.seed}): "
+                error.cause = error.cause or cause
                 raise
             except NotApplicable:
                 raise
             except Exception as error:
-                failure = Failed("forward or backward", explain(error), "no error")
+                failure = Failed(place(error), explain(error), "no error", cause)
                 failure.where = f"{name} ({case.name}, seed {case.seed}): "
-                failure.cause = f"\nusual cause: {cause}"
                 raise failure from error
 
         CHECKS[name] = checked
@@ -283,6 +284,15 @@ def check(cause: str, *, slow: bool = False) -> Callable[[Check], Check]:
         return checked
 
     return decorate
+
+
+def place(error: Exception) -> str:
+    """The line that raised an error: the last that is neither a package's nor of this folder."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if "site-packages" not in path.parts and path.parent != Path(__file__).parent:
+            return f"{path.name}, line {frame.lineno}, `{frame.line}`"
+    return "the model"
 
 
 def explain(error: Exception) -> str:

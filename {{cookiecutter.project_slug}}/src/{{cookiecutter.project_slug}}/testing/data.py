@@ -156,7 +156,8 @@ def _check_shift(case: Case, train: Batch) -> None:
         length = tokens.shape[1] - shift
         if length > 1 and torch.equal(target[:, :length], tokens[:, shift:]):
             seen = f"is `{case.spec.causal}` {shift} positions on"
-            raise Failed("`target`", seen, "what comes next, 1 position on")
+            wanted = "the next token, 1 position on"
+            raise Failed("`target`", seen, wanted, "targets that were not shifted, or twice")
 
 
 def _check_workers(split: Dataset[Batch]) -> None:
@@ -169,9 +170,16 @@ def _check_workers(split: Dataset[Batch]) -> None:
     for number, (left, right) in enumerate(zip(alone, helped, strict=True)):
         for name, values in left.items():
             if not torch.equal(values, right[name]):
-                text = f"batch {number} differs between 0 and 2 workers"
-                raise Failed(f"`{name}`", text, "the same batches")
+                text = f"batch {number} differs between 0 and 2 worker processes"
+                raise Failed(f"`{name}`", text, "the same batches", WORKERS)
             asked = order[number * size : (number + 1) * size]
             if not torch.equal(values, torch.cat([split[[row]][name] for row in asked])):
                 text = f"batch {number} does not hold the rows asked for, in their order"
-                raise Failed(f"`{name}`", text, "what each row holds when it is asked for alone")
+                wanted = "what each row holds when it is asked for alone"
+                raise Failed(f"`{name}`", text, wanted, "rows that are sorted, or fields apart")
+
+
+WORKERS = (
+    "random numbers drawn in the data set (each worker has its own), a counter or cache kept on "
+    "it, batches that come back in another order"
+)

@@ -13,7 +13,7 @@ from ..data import Batch
 from ..metrics import IGNORED, num_targets
 from .case import Case, Failed, NotApplicable, check, close, first_apart, take, without_target
 from .fitting import fit, without_dropout
-from .spec import Field, valid
+from .spec import Field, over, valid
 
 NUM_POSITIONS = 64  # of an input that are looked at one by one,
 NUM_ROWS = 16  # in so many rows
@@ -21,7 +21,7 @@ NUM_ROWS = 16  # in so many rows
 
 @check(
     "an input that is overwritten or never used in `forward`, a slice that is one too short, a "
-    "multiplication by zero, a pooling over too much, an `abs` or a square"
+    "multiplication by zero, a pooling over too much"
 )
 def each_input_influences_the_output(case: Case) -> None:
     """Other values of an input give other outputs: of the whole input, and of each position of it.
@@ -42,7 +42,8 @@ def each_input_influences_the_output(case: Case) -> None:
             continue  # what is alone in it (an edge of a graph) may be nothing's neighbour
         if item.kind == "float" and (item.low is None or item.low < 0):
             if _equal(before, case.outputs(model, {**inputs, name: -inputs[name]})):
-                raise Failed(f"input `{name}`", "its sign makes no difference", "a change")
+                cause = "an `abs`, a square or an even function of the input"
+                raise Failed(f"input `{name}`", "its sign changes no output", "a change", cause)
         for position in _positions(inputs[name], valid(inputs, item)):
             where: Any = (slice(None), *position)
             for other in others:
@@ -71,8 +72,8 @@ def _equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 @check(
-    "one encoder for two inputs that drops one, an input that is only used where another is set, "
-    "an average that cancels it"
+    "the other input encoded twice, only the mask or the length of this one used, a pooling that "
+    "loses what it holds"
 )
 def each_input_alone_can_be_fitted(case: Case) -> None:
     """Rows that differ in one input only are told apart, learnt by heart, whichever input it is.
@@ -87,18 +88,17 @@ def each_input_alone_can_be_fitted(case: Case) -> None:
         batch = _rows_that_differ_in(case, name)
         fitted, outputs = fit(case, batch)
         if not fitted:
-            seen = f"rows that differ in nothing else keep a loss of {float(outputs['loss']):.3g}"
-            raise Failed(f"input `{name}`", seen, "that they are learnt by heart")
+            loss = float(outputs["loss"])
+            seen = f"rows that differ only in it cannot be fitted: the loss stays at {loss:.3g}"
+            raise Failed(f"input `{name}`", seen, "that each is learnt by heart")
 
 
 def _rows_that_differ_in(case: Case, name: str) -> Batch:
     """Copies of the row with most positions, with other values of one input and other targets."""
     batch = case.rows()
     masks = [batch[key] for key, item in case.spec.inputs.items() if item.kind == "mask"]
-    filled = sum(
-        (mask.reshape(len(mask), -1).sum(1) for mask in masks), torch.zeros(len(batch["target"]))
-    )
-    row = int(filled.argmax()) if masks else 0
+    filled = [mask.reshape(len(mask), -1).sum(1) for mask in masks]
+    row = int(torch.stack(filled).sum(0).argmax()) if masks else 0
     item, target = case.spec.inputs[name], case.spec.target
     num_rows = 2
     if target.kind == "index":
@@ -116,8 +116,7 @@ def _rows_that_differ_in(case: Case, name: str) -> Batch:
         )
     counted = valid(rows, item)
     if counted is not None:
-        spread = counted.reshape(counted.shape + (1,) * (changed.dim() - counted.dim()))
-        changed = torch.where(spread, changed, rows[name])
+        changed = torch.where(over(counted, changed), changed, rows[name])
     return {**rows, name: changed, "target": _distinct_targets(case, rows)}
 
 
@@ -134,8 +133,8 @@ def _distinct_targets(case: Case, rows: Batch) -> Tensor:
 
 
 @check(
-    "the target among the features, teacher forcing outside training, the loss computed first and "
-    "its parts used again"
+    "the target used in `forward` for more than the loss (`if self.training:` perhaps), teacher "
+    "forcing, a prediction computed from parts of the loss"
 )
 def predictions_do_not_see_the_target(case: Case) -> None:
     """Predictions are the same with the target, with another one and with none.
@@ -152,7 +151,7 @@ def predictions_do_not_see_the_target(case: Case) -> None:
         mode = "training" if training else "evaluation"
         for outputs, what in zip(seen[1:], ("another target", "no target"), strict=True):
             if (apart := first_apart(seen[0], outputs, 0)) is not None:
-                text = f"differs by {apart[1]:.3g} with {what} in {mode} mode"
+                text = f"changes by {apart[1]:.3g} in {mode} mode when there is {what}"
                 raise Failed(f"output `{apart[0]}`", text, "the same, bit for bit")
 
 
@@ -165,8 +164,8 @@ def _predictions(case: Case, model: torch.nn.Module, batch: Batch) -> dict[str, 
 
 
 @check(
-    "the target, the number of the row or the order of the batch reaches the prediction; a focal "
-    "loss, or classes that weigh very differently, are a reason to opt out"
+    "the number of the row (`torch.arange(len(batch))`), the order of the batch or the target "
+    "reaches the prediction"
 )
 def contradictions_are_not_fitted(case: Case) -> None:
     """Two equal rows with two targets cannot both be learnt: the loss stays at log 2 or above.
@@ -188,12 +187,13 @@ def contradictions_are_not_fitted(case: Case) -> None:
         first, second = outputs[prediction]
         apart = float((first - second).abs().max())
         if apart > 1e-4 * max(float(first.abs().max()), float(rows["target"].abs().max())):
-            text = f"is {apart:.3g} apart for two equal rows of a batch after {step} steps"
+            text = f"differs by {apart:.3g} between two rows with equal inputs, after {step} steps"
             raise Failed(f"output `{prediction}`", text, "the same for both")
         loss = float(outputs["loss"])
         if case.spec.task == "classification" and loss < 0.8 * math.log(2):
-            text = f"falls to {loss:.3g} for two equal rows with two targets"
-            raise Failed("output `loss`", text, f"log(2) = {math.log(2):.3g} or nearly so")
+            text = f"falls to {loss:.3g} for two rows with equal inputs and two targets"
+            cause = "a loss that reads something else; if it is focal or weighs classes: opt out"
+            raise Failed("output `loss`", text, f"log(2) = {math.log(2):.3g} or nearly", cause)
 
 
 @check(
@@ -218,7 +218,7 @@ def nothing_leaks_across_the_batch(case: Case) -> None:
             other = case.other_values(name, inputs) if name in case.spec.features else values
             others[name] = torch.cat([other[:row], values[row : row + 1], other[row + 1 :]])
         after = case.outputs(model, others)
-        _compare_rows(before, after, row, row, tolerance, "with other rows beside it")
+        _compare_rows(before, after, row, row, tolerance, "when only the other rows change")
 
 
 def _compare_rows(
@@ -240,8 +240,8 @@ def _compare_rows(
 
 
 @check(
-    "a `squeeze()` without an axis, a fixed batch size, batch statistics in evaluation, a padding "
-    "that depends on the longest row"
+    "a batch norm that uses the statistics of the batch in evaluation, whatever is computed over "
+    "the batch, padding that depends on the longest row"
 )
 def a_batch_of_one_equals_its_row(case: Case) -> None:
     """A row alone gets the outputs that it gets in a batch.
@@ -257,9 +257,10 @@ def a_batch_of_one_equals_its_row(case: Case) -> None:
         alone = case.outputs(model, take(inputs, slice(row, row + 1)))
         for name, values in alone.items():
             if values.shape != (1, *together[name].shape[1:]):
-                shapes = f"{list(values.shape)}, in a batch {list(together[name].shape)}"
-                raise Failed(f"output `{name}`", f"row {row} alone has shape {shapes}", "one row")
-        _compare_rows(together, alone, row, 0, tolerance, "when it is alone")
+                wanted = f"{[1, *together[name].shape[1:]]}"
+                seen = f"row {row} alone gives shape {list(values.shape)}"
+                raise Failed(f"output `{name}`", seen, wanted, "a `squeeze()` without an axis")
+        _compare_rows(together, alone, row, 0, tolerance, "when it is a batch of one")
 
 
 @check("the number of the row is used, or a `view` or `transpose` that mixes rows")
@@ -277,8 +278,11 @@ def permuting_the_batch_permutes_the_output(case: Case) -> None:
         name: values if name == "loss" else values[order] for name, values in before.items()
     }
     if (apart := first_apart(expected, after, tolerance)) is not None:
-        text = f"differs by {apart[1]:.3g} when the rows come in another order"
-        raise Failed(f"output `{apart[0]}`", text, "the same rows in that order, and the same loss")
+        text = f"changes by {apart[1]:.3g} when the rows come in another order"
+        cause = "targets that are shifted against the rows, rows weighed by their number"
+        alone = apart[0] == "loss"
+        wanted = "the same loss" if alone else "the same rows, in that order"
+        raise Failed(f"output `{apart[0]}`", text, wanted, cause if alone else None)
 
 
 @check(
@@ -299,16 +303,16 @@ def padding_changes_nothing(case: Case) -> None:
     before = case.outputs(model, batch)
     garbage = _garbage(case, batch)
     for what, expected, after in (
-        ("with garbage behind the mask", before, case.outputs(model, garbage)),
+        ("with other values behind the mask", before, case.outputs(model, garbage)),
         ("with two more positions of padding", before, _with_padding(case, model, batch)),
         (
-            "in training mode, with garbage behind the mask",
+            "in training mode, with other values behind the mask",
             _in_training(case, model, batch),
             _in_training(case, model, garbage),
         ),
     ):
         if (apart := first_apart(expected, after, tolerance)) is not None:
-            raise Failed(f"output `{apart[0]}`", f"differs by {apart[1]:.3g} {what}", "no change")
+            raise Failed(f"output `{apart[0]}`", f"changes by {apart[1]:.3g} {what}", "no change")
 
 
 def _fields(case: Case) -> dict[str, Field]:
@@ -326,8 +330,9 @@ def _garbage(case: Case, batch: Batch) -> Batch:
             key: torch.ones_like(values) if key == item.mask else values
             for key, values in batch.items()
         }
-        spread = counted.reshape(counted.shape + (1,) * (batch[name].dim() - counted.dim()))
-        changed[name] = torch.where(spread, batch[name], case.other_values(name, everywhere))
+        changed[name] = torch.where(
+            over(counted, batch[name]), batch[name], case.other_values(name, everywhere)
+        )
     return changed
 
 
@@ -393,15 +398,14 @@ def no_position_sees_a_later_one(case: Case) -> None:
                 early, late = values[:, :position], after[output][:, :position]
                 if not close(early, late, tolerance):
                     apart = float((early - late).abs().max())
-                    seen = (
-                        f"differs by {apart:.3g} before position {position}, where `{name}` changes"
-                    )
+                    seen = f"changes by {apart:.3g} before position {position}"
+                    seen += f", from where on `{name}` does"
                     raise Failed(f"output `{output}`", seen, "no change")
 
 
 @check(
-    "`reduction='sum'`, a loss divided by a constant or by the padded length, a mask that says "
-    "more than the target, classes that weigh differently"
+    "`reduction='sum'`, a sum divided by a constant (a batch size, a padded length), a mask that "
+    "counts positions without a target, classes that weigh differently"
 )
 def the_loss_is_a_mean(case: Case) -> None:
     """A batch twice has the loss of once, and the gradients of its parts sum to those of the whole.
@@ -415,8 +419,8 @@ def the_loss_is_a_mean(case: Case) -> None:
     copies = {name: torch.cat([values, values]) for name, values in batch.items()}
     once, twice = (float(case.outputs(model, item)["loss"]) for item in (batch, copies))
     if not math.isclose(once, twice, rel_tol=10 * tolerance, abs_tol=1e-6):
-        seen = f"is {once:.5g}, and {twice:.5g} for the batch twice"
-        raise Failed("output `loss`", seen, "the same: a mean")
+        seen = f"is {once:.5g}, and {twice:.5g} when the batch is repeated"
+        raise Failed("output `loss`", seen, "the same, for a mean")
     middle = len(batch["target"]) // 3
     whole = _gradients(case, model, [batch])
     parts = _gradients(case, model, [take(batch, slice(middle)), take(batch, slice(middle, None))])

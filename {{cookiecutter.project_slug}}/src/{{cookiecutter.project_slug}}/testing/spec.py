@@ -47,6 +47,14 @@ class Field:
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low={self.low}: is above high={self.high}")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value, infinite where there is none."""
+        return (
+            -math.inf if self.low is None else self.low,
+            math.inf if self.high is None else self.high,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -209,6 +217,11 @@ def valid(batch: Batch, item: Field) -> Tensor | None:
     return None if item.mask is None else batch[item.mask].bool()
 
 
+def over(counted: Tensor, values: Tensor) -> Tensor:
+    """A mask with as many axes as the values that it goes along with."""
+    return counted.reshape(counted.shape + (1,) * (values.dim() - counted.dim()))
+
+
 def check_values(item: Field, values: Tensor, counted: Tensor | None = None) -> None:
     """Holds the values of a tensor against its field.
 
@@ -230,8 +243,7 @@ def check_values(item: Field, values: Tensor, counted: Tensor | None = None) -> 
         raise ValueError("holds values that are infinite or not a number")
     least, greatest = float(seen.min()), float(seen.max())
     slack = 0 if item.kind == "index" else 1e-5 * max(1, abs(least), abs(greatest))
-    low = -math.inf if item.low is None else item.low
-    high = math.inf if item.high is None else item.high
+    low, high = item.bounds
     if least < low - slack or greatest > high + slack:
         raise ValueError(
             f"goes from {least:.6g} to {greatest:.6g}; the spec says {low:g} to {high:g}"

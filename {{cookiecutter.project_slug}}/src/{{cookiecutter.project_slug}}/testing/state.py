@@ -1,7 +1,6 @@
 """What a model keeps: weights, buffers, random numbers, and its hands off the batch."""
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from ..checkpoints import to_bytes
 from ..data import Batch
 from ..reproducibility import mix, seed_everything
-from .case import Case, Failed, NotApplicable, check, explain, first_apart
+from .case import Case, Failed, NotApplicable, check, explain, first_apart, place
 from .fitting import INNER, Dropout
 
 
@@ -42,10 +41,7 @@ def saved_weights_restore_the_model(case: Case) -> None:
                 pass
 
 
-@check(
-    "a generator of one's own, `random` or `numpy.random` without a seed, a hash or a set's order; "
-    "a seed that is set inside the model (torch.manual_seed) or written down"
-)
+@check("a generator without the run's seed, os.urandom or the clock, the order of a set")
 def the_same_seed_gives_the_same_bits(case: Case) -> None:
     """Eight training steps twice with one seed end in the same bits; another seed in others.
 
@@ -64,9 +60,8 @@ def the_same_seed_gives_the_same_bits(case: Case) -> None:
         drawn = [(name, item) for name, item in weights if (item != item.reshape(-1)[0]).any()]
         others = dict(second.named_parameters())
         if drawn and all(torch.equal(item, others[name]) for name, item in drawn):
-            raise Failed(
-                "parameters", "are the same for two seeds", "other weights for another seed"
-            )
+            wanted = "other weights for another seed"
+            raise Failed("parameters", "are the same for two seeds", wanted, SEEDED)
     _check_generator(case)
 
 
@@ -87,13 +82,16 @@ def _check_generator(case: Case) -> None:
         drawn.append((built, torch.rand(4)))
     for index, when in enumerate(("is made", "is called")):
         if torch.equal(drawn[0][index], drawn[1][index]):
-            seen = f"gives the same numbers whatever the seed once the model {when}"
-            raise Failed("torch's generator", seen, "numbers that follow the seed of the run")
+            seen = f"is set to a fixed state when the model {when}"
+            raise Failed("torch's generator", seen, "numbers that follow the run's seed", SEEDED)
+
+
+SEEDED = "`torch.manual_seed`, or a generator with a fixed seed, inside the model"
 
 
 @check(
-    "`F.dropout(x)` without `training=self.training`, a running statistic or cache that evaluation "
-    "changes, a dropout layer that `forward` does not use, one that `self.train` was overridden for"
+    "`F.dropout(x)` without `training=self.training`, noise that is not switched off, a running "
+    "statistic or cache that is updated in evaluation, a `train()` that was overridden"
 )
 def evaluation_is_pure_and_dropout_acts_in_training(case: Case) -> None:
     """In evaluation two calls agree and nothing changes; in training dropout does something.
@@ -115,7 +113,7 @@ def evaluation_is_pure_and_dropout_acts_in_training(case: Case) -> None:
         raise Failed(f"output `{apart[0]}`", text, "the same, bit for bit")
     for name, values in model.state_dict().items():
         if not torch.equal(values, before[name]):
-            raise Failed(f"`{name}`", "changes in evaluation mode", "no change")
+            raise Failed(f"`{name}`", "changes in evaluation mode", "no change", MOVED)
     _check_dropout(case, model.train(), batch)
 
 
@@ -163,13 +161,16 @@ def _check_dropout(case: Case, model: nn.Module, batch: Batch) -> None:
     dropped = (outputs[0][prediction] == 0) & (found[prediction] != 0)
     if case.spec.outputs[prediction].kind == "logits" and dropped.any():
         seen = "some values are zero in training: dropout comes behind the last layer"
-        raise Failed(f"output `{prediction}`", seen, "dropout before it")
+        raise Failed(f"output `{prediction}`", seen, "dropout before it", "layers in that order")
 
 
 def _is_inside_fused(model: nn.Module, name: str) -> bool:
     """Whether a layer belongs to one of torch's, which may compute without calling it."""
     parent = model.get_submodule(name.rpartition(".")[0])
     return type(parent).__module__.startswith("torch.nn.modules.transformer")
+
+
+MOVED = "a running statistic, counter or cache that is updated in evaluation too"
 
 
 @check("an operation in place on an input (`+=`, `mul_`, `masked_fill_`, `x[...] =`)")
@@ -193,7 +194,7 @@ def the_batch_is_left_as_it_was(case: Case) -> None:
 
 @check(
     "`log(softmax(x))` or `log(1 - p)` by hand, a division by a norm, count or standard deviation "
-    "that can be zero (add an epsilon), a square root at zero, an embedding with a row too few"
+    "that can be zero (add an epsilon), a square root at zero"
 )
 def extreme_values_stay_finite(case: Case) -> None:
     """Outputs, loss and gradients stay finite on zeros, on inputs times 50 and on huge logits.
@@ -218,7 +219,7 @@ def extreme_values_stay_finite(case: Case) -> None:
     if largest < 1e6:
         wrong = {**batch, "target": case.other_values("target", batch)}
         for item in (batch, wrong):
-            _check_finite(case, model, item, "on saturated outputs (weights made larger)")
+            _check_finite(case, model, item, "once larger weights saturate the outputs")
 
 
 def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
@@ -230,10 +231,8 @@ def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
                 filled = torch.full_like(batch[name], int(value or 0))
                 extreme[name] = torch.where(batch[name] < int(item.low or 0), batch[name], filled)
         elif item.kind == "float" and name != "target":  # as far as the spec lets them go
-            low = -math.inf if item.low is None else item.low
-            high = math.inf if item.high is None else item.high
-            zeros[name] = torch.zeros_like(batch[name]).clamp(low, high)
-            large[name] = (50 * batch[name]).clamp(low, high)
+            zeros[name] = torch.zeros_like(batch[name]).clamp(*item.bounds)
+            large[name] = (50 * batch[name]).clamp(*item.bounds)
     yield "on inputs of zero", zeros
     yield "on inputs times 50", large
     yield "on the least indices", least
@@ -246,7 +245,8 @@ def _check_finite(case: Case, model: nn.Module, batch: Batch, what: str) -> None
         try:
             outputs = case.forward(model, batch)
         except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
-            raise Failed("`forward`", f"{explain(error)}, {what}", "finite numbers") from error
+            cause = "an embedding with a row too few, a table that is too short"
+            raise Failed("`forward`", f"{explain(error)}, {what}", "no error", cause) from error
         for name in [*case.spec.outputs, "loss"]:
             if not torch.isfinite(outputs[name]).all():
                 seen = f"is infinite or not a number {what}"
@@ -285,8 +285,8 @@ def _mixes_devices(case: Case, training: bool) -> str | None:
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         text = str(error).splitlines()[0] if str(error) else ""
         if any(word in text for word in MIXED):
-            seen = f"mixes devices: {text}"
-            raise Failed("`forward`", seen, "one device, that of its inputs") from error
+            seen = f"mixes the device of its inputs (here torch's `meta`) with another: {text}"
+            raise Failed(place(error), seen, "one device, that of its inputs") from error
         return text
     for name, values in outputs.items():
         if isinstance(values, Tensor) and values.device.type != "meta":

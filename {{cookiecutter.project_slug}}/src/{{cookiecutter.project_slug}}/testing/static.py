@@ -43,8 +43,9 @@ def _call(case: Case, model: nn.Module, batch: Batch, num_rows: int) -> Mapping[
         return case.forward(model, batch)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         with_target = "with" if "target" in batch else "without"
-        seen = f"{explain(error)}, for {num_rows} rows {with_target} a target"
-        raise Failed("`forward`", seen, "outputs for any number of rows") from error
+        seen = f"raises, with {num_rows} rows {with_target} a target: {explain(error)}"
+        cause = "a `view` or `reshape` with a fixed batch size, a target that must be there"
+        raise Failed("`forward`", seen, "outputs for any number of rows", cause) from error
 
 
 def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, training: bool) -> None:
@@ -78,8 +79,8 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
 
 
 @check(
-    "a softmax over the wrong axis (`dim=0` is the batch) or before a loss that has its own, a "
-    "ReLU behind the last layer, a division by zero"
+    "a softmax over the wrong axis (`dim=0` is the batch), a division by zero, an output in other "
+    "units than the spec's"
 )
 def outputs_are_finite_and_in_range(case: Case) -> None:
     """Outputs are finite and in their range; probabilities sum to 1 over classes; logits are free.
@@ -104,8 +105,9 @@ def outputs_are_finite_and_in_range(case: Case) -> None:
     if None not in lows and min(low for low in lows if low is not None) >= 0:
         raise Failed(
             f"output `{case.spec.prediction}`",
-            f"not one of its values is negative, in {NUM_SEEDS} models",
+            f"no logit is negative in any of {NUM_SEEDS} models before training",
             "logits, which can be any number",
+            "a softmax, sigmoid or ReLU after the last layer",
         )
 
 
@@ -130,8 +132,8 @@ def _least_logit(case: Case, outputs: Mapping[str, Tensor]) -> float | None:
 
 
 @check(
-    "weights that are drawn too large (an embedding that is the last layer too), a softmax or norm "
-    "over the wrong axis, a loss that is a sum, targets that were not normalised"
+    "weights that are drawn too large (an output layer tied to an embedding of variance 1), a "
+    "norm over the wrong axis, a loss that is a sum, targets that were not normalised"
 )
 def the_first_loss_is_that_of_guessing(case: Case) -> None:
     """Before training a model knows nothing: log(classes), or the variance of the target.
@@ -151,15 +153,15 @@ def the_first_loss_is_that_of_guessing(case: Case) -> None:
     if case.spec.task == "classification":
         chance = math.log(case.spec.num_classes)
         bounds = [(0.5 * chance, chance + min(1.2, chance))]
-        guess = f"log({case.spec.num_classes}) = {chance:.3g}"
+        guess = f"log({case.spec.num_classes} classes) = {chance:.3g}"
     else:
         variance = float(batch["target"][counted_targets(case, batch)].var(correction=0))
         bounds = [(0.3 * scale, 3 * scale) for scale in (variance, math.sqrt(variance))]
         guess = f"the variance of the target, {variance:.3g}"
     if not any(low <= mean <= high for low, high in bounds):
-        raise Failed(
-            "output `loss`", f"is {mean:.4g} before training, mean of 5 models", f"about {guess}"
-        )
+        seen = f"is {mean:.4g} before training, mean of {NUM_SEEDS} models"
+        cause = "a loss with the wrong sign, or one that is no error" if mean < 0 else None
+        raise Failed("output `loss`", seen, f"about {guess}", cause)
 
 
 @check(
@@ -196,9 +198,9 @@ def every_parameter_gets_a_gradient(case: Case) -> None:
         optimizer.step()
     missing = sorted(name for name in names if not total[name].any())
     if missing:
-        others = f", and {len(missing) - 1} others" if missing[1:] else ""
-        wanted = "one that is not zero, for each trainable parameter"
-        raise Failed(f"parameter `{missing[0]}`{others}", "gets no gradient", wanted)
+        told = ", ".join(f"`{name}`" for name in missing[:4]) + (", ..." if missing[4:] else "")
+        wanted = "a gradient that is not zero, in one of three steps"
+        raise Failed(f"parameter {told}", "no gradient, or one of zero", wanted)
     for name, module in model.named_modules():
         _check_parts(name, module, total)
 
@@ -211,13 +213,15 @@ def _check_parts(name: str, module: nn.Module, total: Mapping[str, Tensor]) -> N
             continue
         gradient = total[path].flatten(1).any(1)
         if isinstance(module, nn.Embedding) and len(gradient) > 1 and gradient.sum() == 1:
-            raise Failed(f"parameter `{path}`", "only one of its rows is ever used", "several")
+            seen = "only one of its rows is ever looked up"
+            raise Failed(f"parameter `{path}`", seen, "several", "an index that is always the same")
         for number in (2, 3, 4) if isinstance(module, (*LAYERS, nn.MultiheadAttention)) else ():
             for index, part in enumerate(gradient.chunk(number)):
                 # a few units may be dead by chance
                 if len(gradient) % number == 0 and len(part) >= 4 and not part.any():
                     seen = f"part {index + 1} of {number} of it gets no gradient"
-                    raise Failed(f"parameter `{path}`", seen, "that all of it is used")
+                    cause = "a `chunk` or `split` of which one part is never used, or used twice"
+                    raise Failed(f"parameter `{path}`", seen, "that all of it is used", cause)
 
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -247,8 +251,8 @@ def layers_are_more_than_one_linear_map(case: Case) -> None:
     middle = {**inputs, **{name: (inputs[name] + others[name]) / 2 for name in numbers}}
     ends = [case.outputs(model, item)[case.spec.prediction] for item in (inputs, others)]
     if close((ends[0] + ends[1]) / 2, case.outputs(model, middle)[case.spec.prediction], 1e-9):
-        seen = f"stands on another layer, and `{case.spec.prediction}` is a linear map of the input"
-        raise Failed(f"layer `{stacked}`", seen, "something that bends between two layers")
+        seen = f"follows another layer, and `{case.spec.prediction}` is linear in the inputs"
+        raise Failed(f"layer `{stacked}`", seen, "a nonlinearity between the two")
 
 
 def _stacked_layer(case: Case, model: nn.Module, inputs: Batch) -> str | None:
@@ -275,7 +279,7 @@ def _stacked_layer(case: Case, model: nn.Module, inputs: Batch) -> str | None:
 
 @check(
     "an optimizer that was made of a part of the model, or before a layer was replaced; a frozen "
-    "layer that is changed by hand; a rate of zero"
+    "layer that is changed by hand; a learning rate of zero"
 )
 def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
     """Up to three steps of the trainer move each trainable parameter and no other.
@@ -301,7 +305,8 @@ def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
             for key, values in module.named_buffers(recurse=False):
                 if not torch.equal(values, buffers[f"{name}.{key}".lstrip(".")]):
                     seen = "moves in three steps, though its layer is frozen"
-                    raise Failed(f"buffer `{name}.{key}`", seen, "that the layer is set to eval()")
+                    cause = "a batch norm in training mode: requires_grad=False does not stop it"
+                    raise Failed(f"buffer `{name}.{key}`", seen, "no change", cause)
 
 
 def build(case: Case) -> Any:
@@ -313,8 +318,7 @@ def build(case: Case) -> Any:
 
 @check(
     "a list or dictionary of layers (use nn.ModuleList, nn.ModuleDict), a tensor as a plain "
-    "attribute (use nn.Parameter or register_buffer), a layer that is made in `forward`, "
-    "`[layer] * n`, which is one layer n times"
+    "attribute (use nn.Parameter or register_buffer), a layer that is made in `forward`"
 )
 def everything_is_registered(case: Case) -> None:
     """Every tensor and layer is a parameter, a buffer or a submodule: trained, moved and saved.
@@ -331,7 +335,8 @@ def everything_is_registered(case: Case) -> None:
         for path, item in _hidden(module, name or type(module).__name__):
             if id(item) not in known:
                 kind = "a tensor" if isinstance(item, Tensor) else "a layer"
-                raise Failed(f"`{path}`", f"is {kind} that torch does not know of", "registration")
+                seen = f"is {kind} that is in neither parameters() nor state_dict()"
+                raise Failed(f"`{path}`", seen, "that it is registered")
     before = {name for name, _ in model.named_parameters()}
     case.outputs(model, batch)
     if made := sorted({name for name, _ in model.named_parameters()} - before):
@@ -347,12 +352,16 @@ def _check_shared(model: nn.Module) -> None:
         if not any(True for _ in module.parameters(recurse=False)):
             continue
         if (other := names.setdefault(id(module), name)) != name:
-            raise Failed(f"`{name}`", f"is the same layer as `{other}`", "a layer of its own")
+            cause = (
+                "`[layer] * n` (n times the same one); weights that are tied on purpose: opt out"
+            )
+            raise Failed(f"`{name}`", f"is the very layer `{other}`", "a layer of its own", cause)
         weight = getattr(module, "weight", None)
         if isinstance(module, LAYERS) and isinstance(weight, nn.Parameter) and len(weight) > 1:
             if weight.requires_grad and weight.any() and (weight == weight[:1]).all():
                 seen = "all its units begin equal, and stay so"
-                raise Failed(f"`{name}`", seen, "random weights")
+                cause = "weights that were set to a constant, or drawn once for all units"
+                raise Failed(f"`{name}`", seen, "random weights", cause)
 
 
 def _hidden(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:

@@ -34,8 +34,8 @@ def fitted(case: Case, trainer: Trainer) -> Trainer:
 
 
 @check(
-    "something that is not in the checkpoint: state of the optimizer or schedule, sums of the "
-    "epoch under way, the best so far, a random number that depends on history, an attribute"
+    "something that is not in the checkpoint: the state of the optimizer, the schedule or a "
+    "generator, sums of the epoch under way, the best so far, an attribute of the trainer"
 )
 def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
     """Stopped in mid-epoch or at the end of an epoch and resumed, a run ends in the same bits.
@@ -57,10 +57,13 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
             if resumed.step != step:
                 raise Failed("`step`", f"is {resumed.step} after a resume", f"{step}")
             again = _results(fitted(case, resumed))
-        for name, values in whole.items():
-            if not _identical(values, again.get(name)):
-                seen = f"differs if the run is stopped after step {step} and resumed"
-                raise Failed(f"`{name}`", seen, "the same, bit for bit")
+        apart = [name for name, item in whole.items() if not _identical(item, again.get(name))]
+        if apart:
+            agree = (
+                ", ".join(name for name in ("history", *STATES) if name not in apart) or "nothing"
+            )
+            seen = f"differs if the run is stopped after step {step} and resumed; {agree} agrees"
+            raise Failed(f"`{apart[0]}`", seen, "the same, bit for bit")
 
 
 def _num_steps(case: Case, trainer: Trainer) -> int:
@@ -93,9 +96,11 @@ def _results(trainer: Trainer) -> dict[str, Any]:
     return {
         **{f"model.{name}": values for name, values in trainer.model.state_dict().items()},
         "history": trainer.history,
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.scheduler.state_dict(),
+        **{name: getattr(trainer, name).state_dict() for name in STATES},
     }
+
+
+STATES = ("optimizer", "scheduler")
 
 
 def _identical(left: Any, right: Any) -> bool:
@@ -112,7 +117,7 @@ def _identical(left: Any, right: Any) -> bool:
 
 @check(
     "gradients that are not set to zero, a schedule stepped twice or by epochs, accumulation that "
-    "does not divide, evaluation in training mode, the best epoch picked by another number"
+    "does not divide, a mean over batches of unequal size, evaluation in training mode"
 )
 def the_trainer_equals_a_reference_loop(case: Case) -> None:
     """Training ends in the bits of a plain loop, and history and best epoch are those of that loop.
@@ -136,7 +141,8 @@ def the_trainer_equals_a_reference_loop(case: Case) -> None:
     for key, weights in epochs[best][1].items():
         if not torch.equal(weights, trainer.model.state_dict()[key]):
             seen = "differs from that of a plain loop, though the history agrees"
-            raise Failed(f"`{key}` of the best epoch, {best + 1}", seen, "the same bits")
+            cause = "a best epoch picked by another number, or weights that were not copied"
+            raise Failed(f"`{key}` of the best epoch, {best + 1}", seen, "the same bits", cause)
 
 
 def _reference_epochs(
@@ -228,8 +234,8 @@ def every_knob_acts(case: Case) -> None:
             continue
         answers = _answers(case, bases, name, others.get(name) or alternatives(value))
         if answers and not any(answers):
-            seen = f"is {value}, and another value changes neither shapes nor losses nor weights"
-            raise Failed(f"`{name}`", seen, "a knob that acts")
+            seen = f"is {value}, and another value changes no shape, loss or weight"
+            raise Failed(f"`{name}`", seen, "a setting that acts")
 
 
 def _answers(case: Case, bases: Bases, name: str, others: Sequence[Any]) -> list[bool]:
