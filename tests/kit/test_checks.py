@@ -64,7 +64,7 @@ MESSAGES = {
     "the_batch_is_left_as_it_was": r"input `features`: is changed by a call of the model",
     "extreme_values_stay_finite": r"(once larger weights|on inputs of zero|on the greatest indices)",
     "no_device_is_hard_coded": r"line \d+, `.*`: mixes the device of its inputs .*: .*device",
-    "each_input_influences_the_output": r"input `\w+`: (other values .*leave every output as it was"
+    "each_input_influences_the_output": r"input `\w+`: (other values .*leave every output"
     r"|its sign changes no output)",
     "each_input_alone_can_be_fitted": r"input `answer`: rows that differ only in it cannot be fit",
     "predictions_do_not_see_the_target": r"changes by .* in \w+ mode when there is another target",
