@@ -80,8 +80,9 @@ def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics
         folder, configuration.ROOT, identity=known_by, config=values, overrides=typed
     ) as record:
         if config.preflight:
+            told = preflight.check_prepared(values, splits["train"])
             outcomes = preflight.check(values, device, slow=False)
-            record["checks"] = list(dict.fromkeys([*record["checks"], *map(str, outcomes)]))
+            record["checks"] = list(dict.fromkeys([*record["checks"], told, *map(str, outcomes)]))
             preflight.refuse(outcomes)
         trainer.resume()
         log.info("run folder: %s", folder)

@@ -62,7 +62,7 @@ MESSAGES = {
     "evaluation_is_pure_and_dropout_acts_in_training": r"(between two calls in evaluation mode"
     r"|`dropout`: a dropout layer that is never called|dropout comes behind the last layer)",
     "the_batch_is_left_as_it_was": r"input `features`: is changed by a call of the model",
-    "extreme_values_stay_finite": r"(once larger weights|on inputs of zero|on the greatest indices)",
+    "extreme_values_stay_finite": r"(once larger weights|on inputs of zero|on the greatest)",
     "no_device_is_hard_coded": r"line \d+, `.*`: mixes the device of its inputs .*: .*device",
     "each_input_influences_the_output": r"input `\w+`: (other values .*leave every output"
     r"|its sign changes no output)",

@@ -6,9 +6,10 @@ The checks, what each catches and how to opt out: docs/checks.md.
 import re
 
 import pytest
+import torch
 from conftest import CaseOf
 
-from {{ cookiecutter.project_slug }} import configuration, testing
+from {{ cookiecutter.project_slug }} import StudyError, configuration, preflight, testing
 
 MODELS = sorted(path.stem for path in (configuration.ROOT / "conf" / "model").glob("*.yaml"))
 
@@ -35,3 +36,30 @@ def test_the_page_lists_every_check_and_each_says_what_it_catches() -> None:
     for name, check in testing.CHECKS.items():
         for part in ("Catches: ", "False alarms: ", "Source: "):
             assert part in (check.__doc__ or ""), f"{name}: {part}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.spec=null"], "data.spec: is missing"),
+        (["data.spec.task=ranking"], "data.spec.task=ranking: must be one of"),
+        (["data.spec.inputs.image.hihg=1"], "data.spec.inputs.image.hihg: there is no such key"),
+        (
+            ["model.opt_outs.evry_knob_acts=why"],
+            "opt_outs.evry_knob_acts: .* mean every_knob_acts?",
+        ),
+        (["data.fixture=nowhere.csv"], "nowhere.csv: there is no such file"),
+    ],
+)
+def test_a_wrong_spec_is_refused_in_one_line(overrides: list[str], message: str) -> None:
+    config = configuration.compose([f"++{override}" for override in overrides])
+    configuration.check(config)
+    with pytest.raises(StudyError, match=message):
+        preflight.check(configuration.to_values(config), torch.device("cpu"), slow=False)
+
+
+@pytest.mark.parametrize("num_rows", range(8, 70))
+def test_checks_train_in_batches_that_a_batch_norm_can_take(num_rows: int) -> None:
+    brief = preflight.briefly({"num_accumulation_steps": 16}, num_rows)
+    assert (num_rows % brief["batch_size"] or brief["batch_size"]) >= 3
+    assert 2 * brief["batch_size"] <= num_rows and brief["num_accumulation_steps"] == 2

@@ -159,7 +159,7 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     assert record["log_lines"] == len((killed / "run.log").read_text().splitlines())
 
 
-WRONG = "data.spec.inputs.image.high=0.5"  # says what is not so
+WRONG = "data.spec.outputs.logits.kind=probabilities"  # says what is not so
 
 
 @pytest.mark.slow
@@ -168,30 +168,38 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
 ) -> None:
     answer = typed("preflight=true", WRONG)
     assert answer.returncode == 1
-    said = r"error: 2 of \d+ checks failed: the_batch_is_as_specified, the_data_are_sane"
-    assert re.fullmatch(rf"{said}; .*task=check.*\n", answer.stderr)
+    said = r"error: \d+ of \d+ checks failed: .*outputs_are_finite_and_in_range"
+    assert re.fullmatch(rf"{said}.*; task=check .*\n", answer.stderr)
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     record = records.read_record(folder)
     assert record["status"] == "failed" and not (folder / "history.csv").exists()
-    seen = (
-        "the_batch_is_as_specified: failed: the_batch_is_as_specified (Linear, seed 0): `image`: "
-    )
+    seen = "outputs_are_finite_and_in_range: failed: outputs_are_finite_and_in_range (Linear, seed"
     assert any(line.startswith(seen) for line in record["checks"])
+    assert "prepared data: 30 rows are as data.spec says" in record["checks"]
     assert "padding_changes_nothing: does not apply: no input has a mask" in record["checks"]
 
 
 @pytest.mark.slow
 def test_the_task_check_prints_a_table_and_writes_nothing(typed: Typed, tmp_path: Path) -> None:
-    opted_out = "data.spec.opt_outs.every_knob_acts='a reason'"
+    opted_out = "model.opt_outs.every_knob_acts='a reason'"
     good, bad = typed("task=check", f"+{opted_out}"), typed("task=check", WRONG)
     assert (good.returncode, bad.returncode) == (0, 1)
     for name in testing.CHECKS:
         assert re.search(rf"^{name} +(passed|opted out|does not apply) +[0-9.]+", good.stdout, re.M)
     assert re.search(r"every_knob_acts +opted out +\S+ +a reason$", good.stdout, re.M)
-    assert re.search(r"^the_batch_is_as_specified +failed +\S+ +`image`, seed 0$", bad.stdout, re.M)
-    assert "goes from 0 to 1; the spec says 0 to 0.5" in bad.stdout
-    assert "usual cause: the data were prepared otherwise" in bad.stdout
-    assert bad.stderr.startswith("error: 2 of ") and not list(tmp_path.iterdir())
+    seen = r"^outputs_are_finite_and_in_range +failed +\S+ +output `logits`, seed 0$"
+    assert re.search(seen, bad.stdout, re.M)
+    assert re.search(r"sums to \S+ to \S+ over the classes of an instance; expected: ", bad.stdout)
+    assert "usual cause: a softmax over the wrong axis" in bad.stdout
+    assert re.match(r"error: \d+ of \d+ checks failed: ", bad.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_preflight_names_what_is_not_as_the_spec_says(typed: Typed) -> None:
+    answer = typed("preflight=true", "data.spec.inputs.image.high=0.5")
+    assert answer.returncode == 1
+    said = "/train: `image`: goes from 0 to 1; the spec says 0 to 0.5; see data.spec\n"
+    assert answer.stderr.endswith(said)
 
 
 @pytest.mark.slow

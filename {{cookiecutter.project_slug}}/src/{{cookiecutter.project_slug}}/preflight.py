@@ -7,18 +7,13 @@ import torch
 from torch.utils.data import Dataset
 
 from . import StudyError, configuration
-from .data import Batch
-from .testing import Case, Outcome, Spec, run
-from .testing.data import all_rows, splits_of
+from .data import Batch, Split
+from .testing import CHECKS, Case, Outcome, Spec, run
+from .testing.data import all_rows, deal
 
-# A check is a matter of steps, not of hours; what is left out here cannot change a number.
-BRIEFLY = {
-    "num_epochs": 2,
-    "batch_size": 12,
-    "num_workers": 0,
-    "compile": False,
-    "max_minutes": None,
-}
+# A check is a matter of steps, not of hours
+BRIEFLY = {"num_epochs": 2, "num_workers": 0, "compile": False, "max_minutes": None}
+NUM_ROWS = 1000  # of the prepared data are held against the spec
 IDLE = {
     "training.checkpoint_steps": "a checkpoint only writes",
     "training.checkpoint_minutes": "a checkpoint only writes",
@@ -55,27 +50,40 @@ def make_case(
     Raises:
         StudyError: the spec of the data is missing or wrong, or the fixture cannot be read.
     """
-    values = {**values, "training": {**values["training"], **BRIEFLY}}
+    spec = read_spec(values)
     if splits is None:
         fields = configuration.read_fixture(values)
         batch = {name: torch.from_numpy(field) for name, field in fields.items()}
+        splits = deal(batch)
     else:
         batch = all_rows(splits["train"])
-    case = Case(
+    train = splits["train"]
+    values = {**values, "training": briefly(values["training"], len(train))}  # type: ignore[arg-type]
+    return Case(
         make=lambda: configuration.make_network(values),
         batch=batch,
-        spec=read_spec(values),
+        spec=spec,
         name=str(values["model"]["network"]["_target_"]).rpartition(".")[2],
         seed=values["seed"],
         device=device,
         values=values,
-        build=lambda changed: configuration.rebuild(changed, splits_of(case)["train"], device),
+        build=lambda changed: configuration.rebuild(changed, train, device),
         splits=splits,
         others=OTHERS,
         idle=IDLE,
         contexts=CONTEXTS,
     )
-    return case
+
+
+def briefly(training: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+    """The settings of a training of a few steps: two batches an epoch at least.
+
+    The last one is as large as can be: a batch norm takes no single row, and pieces are halves.
+    """
+    sizes = [size for size in range(3, 13) if 2 * size <= num_rows] or [num_rows]
+    size = max(sizes, key=lambda size: (num_rows % size or size, size))
+    num_pieces = min(2, training["num_accumulation_steps"])
+    return {**training, **BRIEFLY, "batch_size": size, "num_accumulation_steps": num_pieces}
 
 
 def read_spec(values: Mapping[str, Any]) -> Spec:
@@ -88,9 +96,13 @@ def read_spec(values: Mapping[str, Any]) -> Spec:
     if not isinstance(spec, Mapping):
         raise StudyError("data.spec: is missing; docs/checks.md says what it holds")
     try:
-        return Spec.from_values({**spec, "opt_outs": {**(spec.get("opt_outs") or {}), **own}})
+        spec = Spec.from_values({**spec, "opt_outs": {**(spec.get("opt_outs") or {}), **own}})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StudyError(f"data.spec.{error}; docs/checks.md says what it holds") from error
+    for name in set(spec.opt_outs) - set(CHECKS):
+        hint = configuration.suggest(name, list(CHECKS))
+        raise StudyError(f"opt_outs.{name}: there is no such check{hint}")
+    return spec
 
 
 def check(values: Mapping[str, Any], device: torch.device, *, slow: bool) -> list[Outcome]:
@@ -100,11 +112,28 @@ def check(values: Mapping[str, Any], device: torch.device, *, slow: bool) -> lis
         values: A configuration, resolved and checked.
         device: Where the model runs.
         slow: Whether to run those too that take seconds.
+
+    Raises:
+        StudyError: the spec is wrong, or the fixture too small.
     """
     try:
         return run(make_case(values, device), slow=slow)
     except ValueError as error:
-        raise StudyError(f"data.spec.{error}") from error
+        raise StudyError(f"data.fixture: {error}") from error
+
+
+def check_prepared(values: Mapping[str, Any], train: Split) -> str:
+    """Holds rows of the prepared data against the spec; returns a line for the record.
+
+    Raises:
+        StudyError: names the field, what it is and what it must be.
+    """
+    num_rows = min(NUM_ROWS, len(train))
+    try:
+        read_spec(values).check_batch(train[range(num_rows)])
+    except ValueError as error:
+        raise StudyError(f"{train.folder}/{train.name}: {error}; see data.spec") from error
+    return f"prepared data: {num_rows} rows are as data.spec says"
 
 
 def refuse(outcomes: Sequence[Outcome]) -> None:

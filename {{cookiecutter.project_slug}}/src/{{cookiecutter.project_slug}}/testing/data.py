@@ -27,15 +27,18 @@ class Rows(Dataset[Batch]):
 
 
 def splits_of(case: Case) -> Mapping[str, Dataset[Batch]]:
-    """The case's splits; or its batch, dealt: each fourth row of each class is held out."""
-    if case.splits is not None:
-        return case.splits
-    target = case.batch["target"]
+    """The case's splits; or its batch, dealt."""
+    return deal(case.batch) if case.splits is None else case.splits
+
+
+def deal(batch: Batch) -> dict[str, Dataset[Batch]]:
+    """Rows to train on and to validate on: each fourth of each class is held out."""
+    target = batch["target"]
     order = torch.argsort(target, stable=True) if target.dim() == 1 else torch.arange(len(target))
     held_out = torch.arange(len(target)) % 4 == 3
     return {
-        "train": Rows(take(case.batch, order[~held_out])),
-        "validation": Rows(take(case.batch, order[held_out])),
+        "train": Rows(take(batch, order[~held_out])),
+        "validation": Rows(take(batch, order[held_out])),
     }
 
 

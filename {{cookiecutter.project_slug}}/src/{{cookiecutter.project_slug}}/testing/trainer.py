@@ -224,10 +224,7 @@ def every_knob_acts(case: Case) -> None:
     assert case.values is not None
     idle, others = case.idle or {}, case.others or {}
     bases: Bases = {}
-    for name, value in flatten(case.values):
-        group, _, key = name.partition(".")
-        if group not in ("model", "training") or key.rpartition(".")[2].startswith("_"):
-            continue
+    for name, value in knobs(case.values):
         if name in idle:
             if any(_acts(case, bases, {name: other}, {}) for other in others.get(name, ())):
                 raise Failed(f"`{name}`", "changes the numbers", f"no change: {idle[name]}")
@@ -236,6 +233,14 @@ def every_knob_acts(case: Case) -> None:
         if answers and not any(answers):
             seen = f"is {value}, and another value changes no shape, loss or weight"
             raise Failed(f"`{name}`", seen, "a setting that acts")
+
+
+def knobs(values: Values) -> Iterator[tuple[str, Any]]:
+    """Each setting of model.* and training.*, with its dotted name."""
+    for name, value in flatten(values):
+        group, *path, key = name.split(".")
+        if group in ("model", "training") and key[0] != "_" and "opt_outs" not in path:
+            yield name, value
 
 
 def _answers(case: Case, bases: Bases, name: str, others: Sequence[Any]) -> list[bool]:
@@ -328,10 +333,8 @@ def misspelt_keys_are_refused(case: Case) -> None:
     """
     build(case)
     assert case.values is not None and case.build is not None
-    for name, value in flatten(case.values):
+    for name, value in knobs(case.values):
         parent, _, key = name.rpartition(".")
-        if name.split(".")[0] not in ("model", "training") or key.startswith("_"):
-            continue
         wrong = (
             key[:-2] + key[-1] + key[-2] if key[-1:] != key[-2:-1] and len(key) > 2 else f"{key}x"
         )
