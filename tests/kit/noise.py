@@ -41,6 +41,8 @@ def case_of(job: Job) -> Case:
 def check(job: Job) -> tuple[Job, list[Outcome]]:
     """Every check on one model with one seed."""
     os.chdir(configuration.ROOT)
+    # what a process started so would start so too: its loaders' workers would import torch anew
+    multiprocessing.set_start_method("fork", force=True)
     reproducibility.set_determinism(True, num_threads=1)
     return job, testing.run(case_of(job), slow=True)
 

@@ -238,8 +238,8 @@ def every_knob_acts(case: Case) -> None:
 def knobs(values: Values) -> Iterator[tuple[str, Any]]:
     """Each setting of model.* and training.*, with its dotted name."""
     for name, value in flatten(values):
-        group, *path, key = name.split(".")
-        if group in ("model", "training") and key[0] != "_" and "opt_outs" not in path:
+        path = name.split(".")
+        if path[0] in ("model", "training") and path[-1][0] != "_" and "opt_outs" not in path:
             yield name, value
 
 
