@@ -58,8 +58,8 @@ def test_a_wrong_spec_is_refused_in_one_line(overrides: list[str], message: str)
         preflight.check(configuration.to_values(config), torch.device("cpu"), slow=False)
 
 
-@pytest.mark.parametrize("num_rows", range(8, 70))
-def test_checks_train_in_batches_that_a_batch_norm_can_take(num_rows: int) -> None:
-    brief = preflight.briefly({"num_accumulation_steps": 16}, num_rows)
-    assert (num_rows % brief["batch_size"] or brief["batch_size"]) >= 3
-    assert 2 * brief["batch_size"] <= num_rows and brief["num_accumulation_steps"] == 2
+def test_checks_train_in_batches_that_a_batch_norm_can_take() -> None:
+    for num_rows in range(8, 70):
+        brief = preflight.briefly({"num_accumulation_steps": 16}, num_rows)
+        assert 2 * brief["batch_size"] <= num_rows and brief["num_accumulation_steps"] == 2
+        assert (num_rows % brief["batch_size"] or brief["batch_size"]) >= 3
