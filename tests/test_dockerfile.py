@@ -274,7 +274,7 @@ def test_nothing_is_sent_that_git_ignores_or_that_is_data_or_a_test(study: Path)
     (study / "data" / "prepared" / "manifest.json").write_text("{}\n")
     assert len(made) > 5
     assert context(study) <= tracked(study)
-    for name in context(study):
+    for name in context(study) - {"tests/fixtures/tiny.csv"}:  # the rows that preflight checks on
         assert name.split("/")[0] not in ("data", "runs", "results", "tests", ".git", ".dvc"), name
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Batch
 from ..metrics import IGNORED, num_targets
@@ -37,24 +37,37 @@ def each_input_influences_the_output(case: Case) -> None:
         others = [case.other_values(name, inputs, number) for number in range(2)]
         if all(_equal(before, case.outputs(model, {**inputs, name: other})) for other in others):
             raise Failed(f"input `{name}`", "other values leave every output as it was", "a change")
-        item = case.spec.inputs[name]
-        if item.kind == "mask":
-            continue  # what is alone in it (an edge of a graph) may be nothing's neighbour
-        if item.kind == "float" and (item.low is None or item.low < 0):
-            if _equal(before, case.outputs(model, {**inputs, name: -inputs[name]})):
-                cause = "an `abs`, a square or an even function of the input"
-                raise Failed(f"input `{name}`", "its sign changes no output", "a change", cause)
-        for position in _positions(inputs[name], valid(inputs, item)):
-            where: Any = (slice(None), *position)
-            for other in others:
-                changed = inputs[name].clone()
-                changed[where] = other[where]
-                if not _equal(before, case.outputs(model, {**inputs, name: changed})):
-                    break
-            else:
-                index = ", ".join(map(str, position))
-                seen = f"other values at [:, {index}] leave every output as it was"
-                raise Failed(f"input `{name}`", seen, "a change of some output")
+        if case.spec.inputs[name].kind != "mask":  # an edge alone may be nobody's neighbour
+            _check_sign(case, model, inputs, name)
+            _check_positions(case, model, inputs, name, others)
+
+
+def _check_sign(case: Case, model: nn.Module, inputs: Batch, name: str) -> None:
+    """Raises Failed if a number and its opposite are the same to the model."""
+    item = case.spec.inputs[name]
+    if item.kind == "float" and (item.low is None or item.low < 0):
+        opposite = {**inputs, name: -inputs[name]}
+        if _equal(case.outputs(model, inputs), case.outputs(model, opposite)):
+            cause = "an `abs`, a square or an even function of the input"
+            raise Failed(f"input `{name}`", "its sign changes no output", "a change", cause)
+
+
+def _check_positions(
+    case: Case, model: nn.Module, inputs: Batch, name: str, others: Sequence[Tensor]
+) -> None:
+    """Raises Failed if one position of an input (a column, a pixel, a token) is without effect."""
+    before = case.outputs(model, inputs)
+    for position in _positions(inputs[name], valid(inputs, case.spec.inputs[name])):
+        where: Any = (slice(None), *position)
+        for other in others:
+            changed = inputs[name].clone()
+            changed[where] = other[where]
+            if not _equal(before, case.outputs(model, {**inputs, name: changed})):
+                break
+        else:
+            index = ", ".join(map(str, position))
+            seen = f"other values at [:, {index}] leave every output as it was"
+            raise Failed(f"input `{name}`", seen, "a change of some output")
 
 
 def _positions(values: Tensor, counted: Tensor | None) -> list[tuple[int, ...]]:
@@ -155,7 +168,7 @@ def predictions_do_not_see_the_target(case: Case) -> None:
                 raise Failed(f"output `{apart[0]}`", text, "the same, bit for bit")
 
 
-def _predictions(case: Case, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _predictions(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     state = {name: values.clone() for name, values in model.state_dict().items()}
     outputs = case.outputs(model, batch)
     model.load_state_dict(state)  # in training mode a batch norm moves
@@ -336,14 +349,14 @@ def _garbage(case: Case, batch: Batch) -> Batch:
     return changed
 
 
-def _in_training(case: Case, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _in_training(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """Outputs in training mode, without dropout, of a copy: a batch norm moves."""
     copied = copy.deepcopy(model).train()
     with without_dropout(copied):
         return case.outputs(copied, batch)
 
 
-def _with_padding(case: Case, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _with_padding(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """The outputs where they were, once wherever a mask goes along two positions are added.
 
     They stand at the end, or at the beginning if that is where the rows are padded.
@@ -432,7 +445,7 @@ def the_loss_is_a_mean(case: Case) -> None:
             raise Failed(f"parameter `{name}`", seen, "the same, to 0.1 %")
 
 
-def _gradients(case: Case, model: torch.nn.Module, parts: Sequence[Batch]) -> dict[str, Tensor]:
+def _gradients(case: Case, model: nn.Module, parts: Sequence[Batch]) -> dict[str, Tensor]:
     """The gradients of the mean loss over all parts together."""
     total = sum(_num_targets(case, part) for part in parts)
     model.zero_grad()

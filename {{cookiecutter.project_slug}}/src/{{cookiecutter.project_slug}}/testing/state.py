@@ -1,7 +1,7 @@
 """What a model keeps: weights, buffers, random numbers, and its hands off the batch."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,51 +114,61 @@ def evaluation_is_pure_and_dropout_acts_in_training(case: Case) -> None:
     for name, values in model.state_dict().items():
         if not torch.equal(values, before[name]):
             raise Failed(f"`{name}`", "changes in evaluation mode", "no change", MOVED)
-    _check_dropout(case, model.train(), batch)
+    quiet = seen[0]
+    noisy, dropout, unused = _in_training(case, model.train(), batch)
+    if unused:
+        text = "a dropout layer that is never called"
+        raise Failed(f"`{unused[0]}`", text, "one that acts in training")
+    _check_noise(case, quiet, noisy, dropout, moved=_has_moved(model, before))
 
 
-def _check_dropout(case: Case, model: nn.Module, batch: Batch) -> None:
-    layers = {
-        name: item
-        for name, item in model.named_modules()
-        if isinstance(item, Dropout) and item.p > 0
-    }
-    acting = any(
-        item.dropout > 0 and getattr(item, "num_layers", 2) > 1
-        for item in model.modules()
-        if isinstance(item, INNER)
-    )
-    before = {name: values.clone() for name, values in model.state_dict().items()}
+def _in_training(
+    case: Case, model: nn.Module, batch: Batch
+) -> tuple[list[dict[str, Tensor]], bool, list[str]]:
+    """Outputs in training mode for two seeds, whether dropout acts, and which is never called."""
+    modules = dict(model.named_modules())
+    layers = {name: m for name, m in modules.items() if isinstance(m, Dropout) and m.p > 0}
+    inner = [m for m in modules.values() if isinstance(m, INNER) and m.dropout > 0]
     called: set[nn.Module] = set()
     handles = [
         item.register_forward_hook(lambda module, *_: called.add(module))
         for item in layers.values()
     ]
-    outputs = []
+    noisy = []
     for number in range(2):
         seed_everything(mix(case.seed, 8, number))
         with torch.no_grad():
             found = case.forward(model, batch)
-        outputs.append({name: found[name] for name in case.spec.outputs})
+        noisy.append({name: found[name] for name in case.spec.outputs})
     for handle in handles:
         handle.remove()
-    for name, item in layers.items():
-        if item not in called and not _is_inside_fused(model, name):
-            raise Failed(
-                f"`{name}`", "a dropout layer that is never called", "one that acts in training"
-            )
-    prediction, noisy = case.spec.prediction, first_apart(outputs[0], outputs[1], 0) is not None
-    if (called or acting) and not noisy:
+    unused = [name for name in layers if layers[name] not in called]
+    acts = bool(called) or any(getattr(item, "num_layers", 2) > 1 for item in inner)
+    return noisy, acts, [name for name in unused if not _is_inside_fused(model, name)]
+
+
+def _has_moved(model: nn.Module, before: Mapping[str, Tensor]) -> bool:
+    return any(not torch.equal(item, before[name]) for name, item in model.state_dict().items())
+
+
+def _check_noise(
+    case: Case,
+    quiet: dict[str, Tensor],
+    noisy: Sequence[dict[str, Tensor]],
+    dropout: bool,
+    *,
+    moved: bool,
+) -> None:
+    """Holds the outputs of two seeds in training against each other and those in evaluation."""
+    prediction, differ = case.spec.prediction, first_apart(noisy[0], noisy[1], 0) is not None
+    if dropout and not differ:
         seen = "is the same for two seeds in training mode, in spite of dropout"
         raise Failed(f"output `{prediction}`", seen, "dropout that acts in training")
-    pure = all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
-    with torch.no_grad():
-        found = case.forward(model.eval(), batch)
-    apart = first_apart(outputs[0], {name: found[name] for name in outputs[0]}, 1e-4)
-    if pure and not noisy and apart is not None:  # where no batch norm moves
+    apart = first_apart(noisy[0], quiet, 1e-4)
+    if apart is not None and not differ and not moved:  # a batch norm moves
         seen = f"differs by {apart[1]:.3g} between training and evaluation, whatever the seed"
         raise Failed(f"output `{apart[0]}`", seen, "noise that follows the seed, or none")
-    dropped = (outputs[0][prediction] == 0) & (found[prediction] != 0)
+    dropped = (noisy[0][prediction] == 0) & (quiet[prediction] != 0)
     if case.spec.outputs[prediction].kind == "logits" and dropped.any():
         seen = "some values are zero in training: dropout comes behind the last layer"
         raise Failed(f"output `{prediction}`", seen, "dropout before it", "layers in that order")
