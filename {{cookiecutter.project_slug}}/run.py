@@ -60,7 +60,8 @@ def check(config: DictConfig) -> None:
 
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
-    outcomes = preflight.check(configuration.to_values(config), device, slow=True)
+    values, name = configuration.to_values(config), configuration.chosen("model")
+    outcomes = preflight.check(values, device, name=name, slow=True)
     print(testing.table(outcomes))
     preflight.refuse(outcomes)
 
@@ -81,7 +82,7 @@ def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics
     ) as record:
         if config.preflight:
             told = preflight.check_prepared(values, splits["train"])
-            outcomes = preflight.check(values, device, slow=False)
+            outcomes = preflight.check(values, device, name=" ".join(typed), slow=False)
             record["checks"] = list(dict.fromkeys([*record["checks"], told, *map(str, outcomes)]))
             preflight.refuse(outcomes)
         trainer.resume()

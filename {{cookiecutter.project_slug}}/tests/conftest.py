@@ -52,7 +52,7 @@ def _case_of(tiny: Path) -> CaseOf:
         config = configuration.compose([f"data.folder={tiny}", "device=cpu", *overrides])
         configuration.check(config)
         values = configuration.to_values(config)
-        return preflight.make_case(values, torch.device("cpu"), splits)
+        return preflight.make_case(values, torch.device("cpu"), splits, name=" ".join(overrides))
 
     return case_of
 

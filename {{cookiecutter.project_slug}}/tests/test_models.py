@@ -55,7 +55,9 @@ def test_a_wrong_spec_is_refused_in_one_line(overrides: list[str], message: str)
     config = configuration.compose([f"++{override}" for override in overrides])
     configuration.check(config)
     with pytest.raises(StudyError, match=message):
-        preflight.check(configuration.to_values(config), torch.device("cpu"), slow=False)
+        preflight.check(
+            configuration.to_values(config), torch.device("cpu"), name="mlp", slow=False
+        )
 
 
 def test_checks_train_in_batches_that_a_batch_norm_can_take() -> None:

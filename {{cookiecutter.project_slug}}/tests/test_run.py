@@ -173,8 +173,8 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     record = records.read_record(folder)
     assert record["status"] == "failed" and not (folder / "history.csv").exists()
-    seen = "outputs_are_finite_and_in_range: failed: outputs_are_finite_and_in_range (Linear, seed"
-    assert any(line.startswith(seen) for line in record["checks"])
+    seen = r"outputs_are_finite_and_in_range: failed: \w+ \(.*model=linear.*, seed 0\): output `log"
+    assert any(re.match(seen, line) for line in record["checks"])
     assert "prepared data: 30 rows are as data.spec says" in record["checks"]
     assert "padding_changes_nothing: does not apply: no input has a mask" in record["checks"]
 

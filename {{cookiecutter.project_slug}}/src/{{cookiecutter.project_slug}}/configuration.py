@@ -460,6 +460,11 @@ def read_fixture(values: Mapping[str, Any]) -> Any:
     return build(read, "data.prepare.read")
 
 
+def chosen(group: str) -> str:
+    """Which file of a group this run is configured by, as one would type it."""
+    return f"{group}={HydraConfig.get().runtime.choices.get(group)}"
+
+
 def typed_overrides() -> list[str]:
     """What was typed behind `python run.py`, or stands for it in this job of a sweep."""
     return list(HydraConfig.get().overrides.task)

@@ -39,6 +39,8 @@ def make_case(
     values: Mapping[str, Any],
     device: torch.device,
     splits: Mapping[str, Dataset[Batch]] | None = None,
+    *,
+    name: str = "model",
 ) -> Case:
     """What the checks are given: the model of a configuration, on the few rows of `data.fixture`.
 
@@ -46,6 +48,7 @@ def make_case(
         values: A configuration, resolved and checked.
         device: Where the model runs.
         splits: The same rows, prepared; None deals them here.
+        name: Of the configuration, for messages: `model=cnn`.
 
     Raises:
         StudyError: the spec of the data is missing or wrong, or the fixture cannot be read.
@@ -63,7 +66,7 @@ def make_case(
         make=lambda: configuration.make_network(values),
         batch=batch,
         spec=spec,
-        name=str(values["model"]["network"]["_target_"]).rpartition(".")[2],
+        name=name,
         seed=values["seed"],
         device=device,
         values=values,
@@ -105,19 +108,22 @@ def read_spec(values: Mapping[str, Any]) -> Spec:
     return spec
 
 
-def check(values: Mapping[str, Any], device: torch.device, *, slow: bool) -> list[Outcome]:
+def check(
+    values: Mapping[str, Any], device: torch.device, *, name: str, slow: bool
+) -> list[Outcome]:
     """Runs the checks on a configuration's model.
 
     Args:
         values: A configuration, resolved and checked.
         device: Where the model runs.
+        name: Of the configuration, for messages: `model=cnn`.
         slow: Whether to run those too that take seconds.
 
     Raises:
         StudyError: the spec is wrong, or the fixture too small.
     """
     try:
-        return run(make_case(values, device), slow=slow)
+        return run(make_case(values, device, name=name), slow=slow)
     except ValueError as error:
         raise StudyError(f"data.fixture: {error}") from error
 
