@@ -68,7 +68,13 @@ def check(config: DictConfig) -> None:
 
 def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics:
     """Seed, data, model, train, evaluate, record."""
-    from {{ cookiecutter.project_slug }} import data, files, preflight, records, reproducibility
+    from {{ cookiecutter.project_slug }} import (
+        data,
+        files,
+        preflight,
+        records,
+        reproducibility,
+    )
 
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)

@@ -61,7 +61,8 @@ def make_case(
     else:
         batch = all_rows(splits["train"])
     train = splits["train"]
-    values = {**values, "training": briefly(values["training"], len(train))}  # type: ignore[arg-type]
+    num_rows = len(train)  # type: ignore[arg-type]
+    values = {**values, "training": briefly(values["training"], num_rows)}
     return Case(
         make=lambda: configuration.make_network(values),
         batch=batch,
