@@ -163,6 +163,12 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         AUGMENTED,
         "training",
     ),
+    "one shift for a whole batch": (
+        DATA,
+        "(2, len(image)), device=image.device)",
+        "(2, 1), device=image.device).expand(2, len(image))",
+        "data",
+    ),
     "the test split touched in a sweep": (
         CONFIGURATION,
         "return asked or HydraConfig.get().mode != RunMode.MULTIRUN",
