@@ -68,13 +68,7 @@ def check(config: DictConfig) -> None:
 
 def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics:
     """Seed, data, model, train, evaluate, record."""
-    from {{ cookiecutter.project_slug }} import (
-        data,
-        files,
-        preflight,
-        records,
-        reproducibility,
-    )
+    from {{ cookiecutter.project_slug }} import data, files, records, reproducibility
 
     device = reproducibility.choose_device(config.device)
     reproducibility.set_determinism(config.deterministic, num_threads=config.num_threads)
@@ -87,6 +81,8 @@ def train(config: DictConfig, folder: Path, known_by: dict[str, Any]) -> Metrics
         folder, configuration.ROOT, identity=known_by, config=values, overrides=typed
     ) as record:
         if config.preflight:
+            from {{ cookiecutter.project_slug }} import preflight
+
             told = preflight.check_prepared(values, splits["train"])
             outcomes = preflight.check(values, device, name=" ".join(typed), slow=False)
             record["checks"] = list(dict.fromkeys([*record["checks"], told, *map(str, outcomes)]))

@@ -153,6 +153,7 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     record = records.read_record(killed)
     assert record["status"] == "finished"
     assert "the_trainer_equals_a_reference_loop: passed" in record["checks"]
+    assert record["inputs"] == {}  # the rows of the checks are none
     assert [part["status"] for part in record["parts"]] == ["killed", "finished"]
     epochs = re.findall(r"epoch (\d+) ", (killed / "run.log").read_text())
     assert epochs == [str(number) for number in range(1, 61)]  # none is missing, none twice

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from . import StudyError, configuration
 from .data import Batch, Split
+from .provenance import forget_read
 from .testing import CHECKS, Case, Outcome, Spec, run
 from .testing.data import all_rows, deal
 
@@ -56,6 +57,7 @@ def make_case(
     spec = read_spec(values)
     if splits is None:
         fields = configuration.read_fixture(values)
+        forget_read(values["data"]["fixture"])
         batch = {name: torch.from_numpy(field) for name, field in fields.items()}
         splits = deal(batch)
     else:

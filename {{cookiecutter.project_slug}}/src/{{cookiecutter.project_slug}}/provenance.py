@@ -62,6 +62,11 @@ def watch_reads(root: Path) -> None:
         _watched.append(root)
 
 
+def forget_read(path: str | Path) -> None:
+    """A file that was read for a check, and cannot change a number, is no input of the run."""
+    _read.discard(os.path.abspath(path))
+
+
 def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
     """Called by Python for each event that can be audited; all but `open` are none of ours."""
     if event != "open" or not isinstance(arguments[0], (str, bytes, Path)):
