@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data import Batch, batches
+from ..training import to_device
 from .case import Case, Failed, check, take
 from .fitting import counted_targets
 
@@ -50,11 +51,8 @@ def all_rows(split: Dataset[Batch]) -> Batch:
 
 def split_rows(case: Case) -> tuple[Batch, Batch]:
     """The rows to train on and those held out, on the device."""
-    splits = splits_of(case)
-    return tuple(  # type: ignore[return-value]
-        {name: values.to(case.device) for name, values in all_rows(splits[key]).items()}
-        for key in ("train", "validation")
-    )
+    train, held_out = (all_rows(splits_of(case)[key]) for key in ("train", "validation"))
+    return to_device(train, case.device), to_device(held_out, case.device)
 
 
 @check("the data were prepared otherwise, or conf/data/ says what was true of another data set")

@@ -441,7 +441,8 @@ def the_loss_is_a_mean(case: Case) -> None:
         scale = float(gradient.abs().max())
         apart = float((gradient - parts[name]).abs().max())
         if not apart <= 1e-3 * scale + 1e-6:
-            seen = f"its gradient differs by {apart / scale:.2%} when the batch comes in two parts"
+            share = apart / max(scale, 1e-12)
+            seen = f"its gradient differs by {share:.2%} when the batch comes in two parts"
             raise Failed(f"parameter `{name}`", seen, "the same, to 0.1 %")
 
 

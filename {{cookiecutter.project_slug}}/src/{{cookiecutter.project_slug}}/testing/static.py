@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch
-from .case import Case, Failed, NotApplicable, check, close, explain, take, without_target
+from ..training import Trainer
+from .case import Case, Failed, NotApplicable, Values, check, close, explain, take, without_target
 from .fitting import counted_targets
 from .spec import check_shape, check_values, valid
 
@@ -309,11 +310,17 @@ def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
                     raise Failed(f"buffer `{name}.{key}`", seen, "no change", cause)
 
 
-def build(case: Case) -> Any:
-    """A new trainer of the case's configuration."""
+def program(case: Case) -> tuple[Values, Callable[[Values], Trainer]]:
+    """The case's configuration, and what makes a trainer of one."""
     if case.build is None or case.values is None:
         raise NotApplicable("needs a trainer: give values and build")
-    return case.build(case.values)
+    return case.values, case.build
+
+
+def build(case: Case) -> Trainer:
+    """A new trainer of the case's configuration."""
+    values, make = program(case)
+    return make(values)
 
 
 @check(

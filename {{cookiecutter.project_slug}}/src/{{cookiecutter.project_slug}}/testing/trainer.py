@@ -16,7 +16,7 @@ from ..reproducibility import permutation, seed_step
 from ..training import Trainer, to_device
 from .case import Case, Failed, NotApplicable, Values, check, flatten
 from .data import all_rows, splits_of
-from .static import build
+from .static import build, program
 
 # of a context: the weights at the beginning, and all that the run leaves
 Bases = dict[str, tuple[dict[str, Tensor], dict[str, Any]]]
@@ -46,8 +46,8 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
     False alarms: 0 of 270 runs on models that are right.
     Source: this study's promise; PyTorch's notes on reproducibility.
     """
-    whole = _results(fitted(case, build(case)))
-    num_steps = _num_steps(case, build(case))
+    trainer = fitted(case, build(case))
+    whole, num_steps = _results(trainer), _num_steps(case, trainer)
     for step in (num_steps, num_steps + max(1, num_steps // 2)):
         with tempfile.TemporaryDirectory() as folder:
             _train_until(case, step, Path(folder))
@@ -83,7 +83,7 @@ def _train_until(case: Case, step: int, folder: Path) -> None:
             raise Stopped
         train_step(batch)
 
-    trainer.train_step = stop_behind
+    trainer.train_step = stop_behind  # type: ignore[method-assign]
     try:
         fitted(case, trainer)
     except Stopped:
@@ -220,11 +220,10 @@ def every_knob_acts(case: Case) -> None:
     False alarms: 0 of 270 runs on models that are right.
     Source: this study; AllenNLP's refusal of left-over keys.
     """
-    build(case)
-    assert case.values is not None
+    values, _ = program(case)
     idle, others = case.idle or {}, case.others or {}
     bases: Bases = {}
-    for name, value in knobs(case.values):
+    for name, value in knobs(values):
         if name in idle:
             if any(_acts(case, bases, {name: other}, {}) for other in others.get(name, ())):
                 raise Failed(f"`{name}`", "changes the numbers", f"no change: {idle[name]}")
@@ -288,15 +287,15 @@ def _with(values: Values, changes: Values) -> Any:
 
 def _acts(case: Case, bases: Bases, change: Values, context: Values) -> bool | None:
     """Whether another value changes anything; None if it is refused."""
-    assert case.values is not None and case.build is not None
+    values, make = program(case)
     key = repr(context)
     if key not in bases:
-        base = case.build(_with(case.values, context))
+        base = make(_with(values, context))
         start = {name: values.clone() for name, values in base.model.state_dict().items()}
         bases[key] = start, _results(fitted(case, base))
     start, results = bases[key]
     try:
-        changed = case.build(_with(case.values, {**context, **change}))
+        changed = make(_with(values, {**context, **change}))
     except Exception:  # pylint: disable=broad-exception-caught  # a constructor may raise anything
         return None
     now = changed.model.state_dict()
@@ -331,21 +330,20 @@ def misspelt_keys_are_refused(case: Case) -> None:
     False alarms: 0 of 270 runs on models that are right.
     Source: AllenNLP; torchtune, which binds each configuration to its signature.
     """
-    build(case)
-    assert case.values is not None and case.build is not None
-    for name, value in knobs(case.values):
+    values, make = program(case)
+    for name, value in knobs(values):
         parent, _, key = name.rpartition(".")
         wrong = (
             key[:-2] + key[-1] + key[-2] if key[-1:] != key[-2:-1] and len(key) > 2 else f"{key}x"
         )
-        changed = _with(case.values, {})
+        changed = _with(values, {})
         node = changed
         for part in parent.split("."):
             node = node[part]
         del node[key]
         node[wrong] = value
         try:
-            case.build(changed)
+            make(changed)
         except Exception as error:  # pylint: disable=broad-exception-caught
             if key in str(error).replace(wrong, ""):
                 continue
