@@ -75,17 +75,6 @@ def _copy(tmp_path: Path) -> "Copy":
     return Copy(tmp_path / "copy")
 
 
-def identical(left: object, right: object) -> bool:
-    """Whether two nests of tensors and values are equal, bit for bit."""
-    if isinstance(left, torch.Tensor):
-        return isinstance(right, torch.Tensor) and torch.equal(left, right)
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(identical(left[k], right[k]) for k in left)
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(identical, left, right))
-    return left == right
-
-
 class Copy:
     """A copy of the study: one experiment, one seed, an epoch on the tiny table."""
 

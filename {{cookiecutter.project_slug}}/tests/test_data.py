@@ -10,7 +10,7 @@ from pathlib import Path
 import prepare
 import pytest
 import torch
-from conftest import TINY, Compose, identical
+from conftest import TINY, Compose
 
 from {{ cookiecutter.project_slug }} import (
     StudyError,
@@ -19,6 +19,7 @@ from {{ cookiecutter.project_slug }} import (
     files,
     reproducibility,
 )
+from {{ cookiecutter.project_slug }}.testing.trainer import identical
 
 
 def prepare_table(text: str, folder: Path, *overrides: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CaseOf, Compose, identical
+from conftest import CaseOf, Compose
 from torch import nn
 
 from {{ cookiecutter.project_slug }} import (
@@ -20,6 +20,7 @@ from {{ cookiecutter.project_slug }} import (
     testing,
     training,
 )
+from {{ cookiecutter.project_slug }}.testing.trainer import identical
 
 CPU = torch.device("cpu")
 FAST = ("training.num_epochs=4", "training.batch_size=8")  # 4 steps an epoch, the last one smaller

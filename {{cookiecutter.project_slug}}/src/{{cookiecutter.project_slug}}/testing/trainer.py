@@ -57,7 +57,7 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
             if resumed.step != step:
                 raise Failed("`step`", f"is {resumed.step} after a resume", f"{step}")
             again = _results(fitted(case, resumed))
-        apart = [name for name, item in whole.items() if not _identical(item, again.get(name))]
+        apart = [name for name, item in whole.items() if not identical(item, again.get(name))]
         if apart:
             agree = (
                 ", ".join(name for name in ("history", *STATES) if name not in apart) or "nothing"
@@ -103,15 +103,14 @@ def _results(trainer: Trainer) -> dict[str, Any]:
 STATES = ("optimizer", "scheduler")
 
 
-def _identical(left: Any, right: Any) -> bool:
+def identical(left: Any, right: Any) -> bool:
+    """Whether two nests of tensors and values are equal, bit for bit."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and torch.equal(left, right)
     if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(
-            _identical(left[key], right[key]) for key in left
-        )
+        return left.keys() == right.keys() and all(identical(left[key], right[key]) for key in left)
     if isinstance(left, Sequence) and not isinstance(left, str):
-        return len(left) == len(right) and all(map(_identical, left, right))
+        return len(left) == len(right) and all(map(identical, left, right))
     return bool(left == right)
 
 
@@ -305,7 +304,7 @@ def _acts(case: Case, bases: Bases, change: Values, context: Values) -> bool | N
     spread = any(_other_spread(start[name], now[name]) for name in start)
     changed.model.load_state_dict(start)
     try:
-        return spread or not _identical(results, _results(fitted(case, changed)))
+        return spread or not identical(results, _results(fitted(case, changed)))
     except Exception:  # pylint: disable=broad-exception-caught  # what cannot run with it reads it
         return True
 
