@@ -1,8 +1,5 @@
-"""The library of the study: plain PyTorch, usable from a script, a test or a notebook.
+"""The package of the study: your data, models and metrics, in plain PyTorch.
 
-`configuration` is the one module that knows Hydra; nothing else here imports it.
+What is yours stands beside this file. `harness/` is the bench that it stands on: the same in every
+study, and replaced as a whole by an update of the template.
 """
-
-
-class StudyError(Exception):
-    """A mistake that a person can mend: shown as one line, without a traceback."""

@@ -1,0 +1,87 @@
+"""The console command `study`: every verb but running, one file a command."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+from ..configuration.messages import MISTAKES, describe_error
+from ..study import ROOT
+from . import check, completion, compose, diff, pipeline, reproduce
+
+COMMANDS = {
+    "check": check,
+    "reproduce": reproduce,
+    "diff": diff,
+    "pipeline": pipeline,
+    "compose": compose,
+    "completion": completion,
+}
+
+
+def main() -> None:
+    """Reads the command line, and exits with the code of the command.
+
+    The study is that of the current folder: several may be installed in one environment.
+    """
+    folder = _study_here()
+    if folder not in (None, ROOT):
+        _call_other(folder)  # type: ignore[arg-type]
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # temporary folders are removed
+    chosen = make_parser().parse_args()
+    try:
+        sys.exit(COMMANDS[chosen.command].run(chosen))
+    except MISTAKES as error:
+        overrides = getattr(chosen, "overrides", ())
+        sys.exit(f"error: {describe_error(error, overrides)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `study`."""
+    parser = argparse.ArgumentParser(
+        prog="study", description="Checks, reproduces and compares the runs of this study."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        first, _, rest = (module.__doc__ or "").partition("\n")
+        command = commands.add_parser(
+            name,
+            help=first[0].lower() + first[1:].rstrip("."),
+            description=f"{first}\n{rest}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    return parser
+
+
+def _study_here() -> Path | None:
+    """The folder of the study in which this command was typed, or None outside of any."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "run.py").is_file() and _package_of(folder):
+            return folder.resolve()
+    return None
+
+
+def _package_of(folder: Path) -> str:
+    try:
+        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+        name = str(tomllib.loads(text)["project"]["name"])
+    except (OSError, KeyError, ValueError):
+        return ""
+    return name if (folder / "src" / name / "harness" / "commands").is_dir() else ""
+
+
+def _call_other(folder: Path) -> None:
+    """Calls the same command of another study, on its own code."""
+    library = str(folder / "src")
+    sys.path.insert(0, library)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [library, os.environ.get("PYTHONPATH", "")])
+    )
+    importlib.import_module(f"{_package_of(folder)}.harness.commands").main()

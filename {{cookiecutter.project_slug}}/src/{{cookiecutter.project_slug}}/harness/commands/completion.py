@@ -1,0 +1,25 @@
+"""Print what a shell needs to complete this command.
+
+eval "$(study completion bash)"
+"""
+
+import argparse
+
+from ..errors import StudyError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the script."""
+    try:
+        import shtab
+    except ImportError as error:
+        raise StudyError("shtab is not installed; type: make env") from error
+    from . import make_parser
+
+    print(shtab.complete(make_parser(), arguments.shell))
+    return 0

@@ -1,0 +1,73 @@
+"""What differs between two runs, and why: numbers, causes, and lines of code.
+
+A run is a folder in runs/, or a record in results/records/.
+    study diff runs/A runs/B
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..runs.comparison import compare
+from ..runs.drift import Change
+from .printing import print_lines
+from .restoring import Impossible, RecordedRun, find, restored
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("old", metavar="A", type=Path, help="a run")
+    parser.add_argument("new", metavar="B", type=Path, help="another run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what differs; exit code 0 whether something does or not."""
+    old, new = find(arguments.old), find(arguments.new)
+    found = compare(old.path, new.path)
+    print_lines("numbers", found.numbers or ["all are the same"])
+    print_lines("causes", found.causes or ["nothing that is recorded differs"])
+    print_lines("edited, without effect on a number", edited_without_effect(old, new))
+    if any(change.kind == "code" for change in found.changes):
+        try:
+            with restored(new) as study:
+                show_code(old, study, found.changes)
+        except Impossible as error:
+            print(f"the code cannot be shown: {error}")
+    return 0
+
+
+def edited_without_effect(old: RecordedRun, new: RecordedRun) -> list[str]:
+    """Files of code whose bytes differ, though what they compute is the same or is not used."""
+    if not (old.record.get("code") and new.record.get("code")):
+        return []
+    left, right = (run.record.get("source") or {} for run in (old, new))
+    counted = {*old.record["code"].items(), *new.record["code"].items()}
+    differing = {
+        name for name, _ in counted if old.record["code"].get(name) != new.record["code"].get(name)
+    }
+    names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
+    return [name for name in names if name not in differing]
+
+
+def show_code(old: RecordedRun, study: Path, changes: Sequence[Change]) -> None:
+    """The lines of code that a run had, against those in `study`, of each file that changed."""
+    names = [change.key for change in changes if change.kind == "code"]
+    if not names:
+        return
+    try:
+        with restored(old) as before:
+            for name in names:
+                lines = read_lines(before / name), read_lines(study / name)
+                sys.stdout.writelines(difflib.unified_diff(*lines, f"a/{name}", f"b/{name}", n=1))
+    except Impossible as error:
+        print(f"the code cannot be shown: {error}")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text; none of a file that is missing or is no text."""
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return []

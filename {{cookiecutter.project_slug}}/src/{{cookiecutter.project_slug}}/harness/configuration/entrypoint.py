@@ -1,0 +1,108 @@
+"""A function as a command: composes its configuration, and turns mistakes into one line."""
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+import traceback
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ..runs.reads import watch_reads
+from ..runs.record import RESUMABLE
+from ..study import ROOT
+from .composing import CONF, typed_overrides
+from .messages import MISTAKES, describe_error
+
+log = logging.getLogger(__name__)
+FAILURES = "STUDY_FAILURES"  # the environment variable that names the file of failed jobs
+
+
+def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+    """Makes a command of a function: composes `conf/config.yaml` with the command line's overrides.
+
+    A mistake of the user ends in one line on stderr and exit code 1; `hydra.verbose=true` shows
+    the traceback. A sweep continues when a job fails, and ends with a line for each that did.
+    SIGTERM and Ctrl-C end in exit code 75: the same command resumes the run.
+    """
+
+    @functools.wraps(main)
+    def task(config: DictConfig) -> Any:
+        watch_reads(ROOT)
+        try:
+            return main(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _note_failure(error)
+            elif isinstance(error, MISTAKES):
+                _exit(describe_error(error, sys.argv[1:]), 1)
+            raise
+
+    composed = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
+
+    def command() -> Any:
+        script = Path(inspect.getfile(main)).resolve()
+        if ROOT not in script.parents:
+            _exit(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
+        return _run(composed)
+
+    return command
+
+
+def _run(composed: Callable[[], Any]) -> Any:
+    """Calls a composed function, and turns whatever ends it into a line and an exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
+    failures = Path("runs", f".failures-{uuid.uuid4().hex}")
+    os.environ[FAILURES] = str(failures.absolute())
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return composed()
+    except KeyboardInterrupt as error:
+        again = "the same command resumes the run"
+        if "force=true" in sys.argv:
+            again = "to resume the run, type: python run.py resume= and its folder"
+        _exit(f"{f'interrupted {error}'.rstrip()}; {again}", RESUMABLE)
+    except Exception as error:
+        if failures.exists():  # a line for each job of the sweep
+            _exit(failures.read_text(encoding="utf-8").rstrip().replace("\n", "\nerror: "), 1)
+        if isinstance(error, MISTAKES):
+            _exit(describe_error(error, sys.argv[1:]), 1)
+        raise
+    finally:
+        with suppress(OSError):  # where nothing can be written, nothing was
+            failures.unlink()
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM, as a scheduler sends it, has the effect of Ctrl-C."""
+    raise KeyboardInterrupt("by SIGTERM")
+
+
+def _note_failure(error: Exception) -> None:
+    """Logs why a job of a sweep failed, and notes it in a file: the job may be in any process."""
+    job = HydraConfig.get().job.num
+    line = f"job {job} ({' '.join(typed_overrides())}): {describe_error(error, sys.argv[1:])}"
+    if isinstance(error, MISTAKES):
+        log.error("error: %s", line)
+    else:
+        log.exception("error: %s", line)
+    with suppress(OSError), open(os.environ[FAILURES], "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    """Prints one line, or with `hydra.verbose=true` the traceback too, and exits."""
+    if any(item.startswith("hydra.verbose=") and "false" not in item for item in sys.argv):
+        traceback.print_exc()
+    print(f"error: {message}" if code == 1 else message, file=sys.stderr)
+    sys.exit(code)

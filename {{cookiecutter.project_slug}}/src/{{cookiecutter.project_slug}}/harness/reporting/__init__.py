@@ -1,0 +1,1 @@
+"""Statistics over seeds, and tables of them; needs the group `report` of pyproject.toml."""

@@ -1,0 +1,1 @@
+"""What a run is known by, its folder, its record, and what differs between two runs."""

@@ -1,0 +1,270 @@
+"""The code that can change a number: what run.py and the configuration's `_target_`s reach.
+
+A file counts as its syntax tree, without docstrings: a comment, a docstring or a formatter changes
+nothing, and the digest is the same under every supported Python. A file that no import leads to is
+not part of it: a new model re-runs nothing.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..errors import StudyError
+from ..files import hash_files
+from ..study import PACKAGE
+
+log = logging.getLogger(__name__)
+# Modules of the harness, or packages of them, that cannot change a number, and why. All others that
+# an import leads to are part of the code of a run.
+WITHOUT_EFFECT = {
+    "checks": "a model that passes is trained as if it had not been checked",
+    "commands": "are not called by a run",
+    "configuration.composing": "the resolved configuration is itself part of the fingerprint",
+    "configuration.entrypoint": "command line, signals and exit codes",
+    "configuration.messages": "words",
+    "configuration.opening": "which folder a run writes to",
+    "configuration.resolving": "the resolved configuration is itself part of the fingerprint",
+    "configuration.targets": "finds the class that the configuration names",
+    "errors": "words",
+    "files": "how bytes reach the disk, and their hashes",
+    "reporting": "is not called by a run",
+    "runs": "folders and records",
+    "study": "where the study is",
+    "training.history": "how history.csv is written; the numbers in it are of the trainer",
+}
+IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores")  # of a syntax tree
+
+
+@dataclass(frozen=True)
+class Module:
+    """What counts of a file: a digest of its syntax tree, and the modules that it imports."""
+
+    digest: str
+    imports: tuple[str, ...]  # absolute, with dots
+
+
+def code_of(root: Path, config: Mapping[str, Any], start: str = "run.py") -> dict[str, str]:
+    """The digest of each file that can change a number, by its name relative to the study.
+
+    Args:
+        root: The study's folder, or one in which another state of it was restored.
+        config: A resolved configuration: each `_target_` in it counts.
+        start: The program; what it imports counts too.
+
+    Raises:
+        StudyError: a file cannot be parsed.
+    """
+    return {
+        name: read_module(path, package).digest
+        for name, path, package in _reach(root, config, start)
+    }
+
+
+def code_in_use(root: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The code that this process runs: a later job of a sweep has what the first one imported.
+
+    Raises:
+        StudyError: a file has changed since this process began that it has yet to import.
+    """
+    now, source = code_of(root, config), hash_source(root)
+    first_source, first_code = _first_seen.setdefault(root, (source, {}))
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    imported = {Path(name).resolve() for name in files if name}
+    for name in now:
+        if first_source.get(name, source.get(name)) == source.get(name):
+            first_code.setdefault(name, now[name])
+        elif name in first_code and (root / name).resolve() in imported:
+            log.warning("%s: was edited; this command still uses what it had imported", name)
+        else:
+            raise StudyError(f"{name}: has changed while this command ran; type it again")
+    return {name: first_code[name] for name in now}
+
+
+def source_in_use(root: Path) -> dict[str, str]:
+    """The SHA-256 of the files of code, as they were when this process first looked."""
+    return _first_seen.setdefault(root, (hash_source(root), {}))[0]
+
+
+# of each study: the bytes of its code when this process first looked, and the digests since
+_first_seen: dict[Path, tuple[dict[str, str], dict[str, str]]] = {}
+
+
+def hash_source(root: Path) -> dict[str, str]:
+    """The SHA-256 of run.py and of each file of src/ and stages/, except what tools leave there."""
+    made = ("__pycache__", ".egg-info", ".dist-info")
+    paths = [root / "run.py"]
+    for path in [*(root / "src").rglob("*"), *(root / "stages").rglob("*")]:
+        inside = path.relative_to(root).parts
+        if path.is_file() and not any(part.endswith(made) or part[0] == "." for part in inside):
+            paths.append(path)
+    return hash_files(root, paths)
+
+
+def called_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a configuration whose `_target_`s a run calls: prepared data are known by their hash."""
+    data = {key: value for key, value in config.get("data", {}).items() if key != "prepare"}
+    return {**config, "data": data}
+
+
+def targets_in(node: Any) -> Iterator[str]:
+    """Each `_target_` of a configuration."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets_in(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from targets_in(value)
+
+
+def _reach(root: Path, config: Mapping[str, Any], start: str) -> list[tuple[str, Path, str]]:
+    """Name, path and module of each file that counts, in the order of the names."""
+    found: dict[str, tuple[str, Path, str]] = {}
+    program = root / start
+    found[start] = (start, program, "__main__")
+    waiting = [*read_module(program, "__main__").imports, *targets_in(config)]
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        for name, path, package in _files_of(root, module):
+            if name not in found:
+                found[name] = (name, path, package)
+                waiting += read_module(path, package).imports
+    return sorted(found.values())
+
+
+def _files_of(root: Path, module: str) -> Iterator[tuple[str, Path, str]]:
+    """The file of a module, or of the module that holds a class, and the packages around it."""
+    parts = module.split(".")
+    library = _library(root, parts[0])
+    for length in range(1, len(parts) + 1) if library else ():
+        name = ".".join(parts[:length])
+        if _is_without_effect(name):
+            continue
+        base = library.joinpath(*parts[:length])  # type: ignore[union-attr]
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                own = path.is_relative_to(root)
+                shown = path.relative_to(root if own else library).as_posix()  # type: ignore[arg-type]
+                yield shown, path, name
+
+
+def _is_without_effect(module: str) -> bool:
+    harness = f"{PACKAGE}.harness"
+    if module != harness and not module.startswith(f"{harness}."):
+        return False
+    inside = module[len(harness) + 1 :]
+    return inside in WITHOUT_EFFECT or inside.partition(".")[0] in WITHOUT_EFFECT
+
+
+def _library(root: Path, package: str) -> Path | None:
+    """The folder that holds a package whose code no version stands for; None for all others."""
+    if package == PACKAGE:
+        return root / "src"
+    if package in sys.stdlib_module_names or package in ("__main__", "torch", "numpy"):
+        return None
+    return _library_elsewhere(package)
+
+
+@functools.cache
+def _library_elsewhere(package: str) -> Path | None:
+    """Another study, installed by its path."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or "site-packages" in Path(spec.origin).parts:
+        return None
+    return Path(spec.origin).parents[1]
+
+
+def versions_of_targets(config: Mapping[str, Any]) -> dict[str, str]:
+    """The version of each installed package that a `_target_` names, besides torch."""
+    packages = {name.partition(".")[0] for name in targets_in(config)} - {PACKAGE, "torch"}
+    owners = metadata.packages_distributions() if packages else {}
+    names = {name for package in packages for name in owners.get(package, ())}
+    return {name: metadata.version(name) for name in sorted(names)}
+
+
+def read_module(path: Path, name: str) -> Module:
+    """Digest and imports of a file; parsed once for each content.
+
+    Raises:
+        StudyError: it cannot be read or parsed.
+    """
+    try:
+        return _parse(path.read_bytes(), name, path.name == "__init__.py")
+    except SyntaxError as error:
+        raise StudyError(f"{path}: line {error.lineno}: {error.msg}") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})") from error
+
+
+@functools.cache
+def _parse(content: bytes, name: str, is_package: bool) -> Module:
+    tree = ast.parse(content)
+    package = name if is_package else name.rpartition(".")[0]
+    imports: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(
+                [*(above if node.level else ()), *([node.module] if node.module else ())]
+            )
+            imports |= dict.fromkeys(f"{base}.{alias.name}" for alias in node.names)
+    return Module(hashlib.sha256("".join(_canonical(tree)).encode()).hexdigest(), tuple(imports))
+
+
+def _canonical(node: Any) -> Iterator[str]:
+    """A syntax tree as text: without positions, docstrings and what differs between Pythons."""
+    if isinstance(node, ast.AST):
+        yield f"{type(node).__name__}("
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some with an empty string
+                value = [item for item in node.values if getattr(item, "value", None) != ""]
+            if field not in IGNORED_FIELDS and value is not None and value != []:
+                yield f"{field}="
+                yield from _canonical(value)
+        yield ")"
+    elif isinstance(node, list):
+        yield "["
+        for item in node:
+            if not _is_docstring(item):
+                yield from _canonical(item)
+        yield "]"
+    else:
+        yield f"{type(node).__name__}:{node!r},"
+
+
+def _is_docstring(node: Any) -> bool:
+    """A string that stands alone: a docstring, or a comment in quotes."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def is_same_code(study: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the code that a record knows: that which could change its numbers."""
+    if record["code"]:
+        config = called_by(record["config"])
+        return {**code_of(study, config), **versions_of_targets(config)} == record["code"]
+    known = record["source"]  # of an earlier version: every byte of run.py and src/
+    now = hash_source(study)
+    return {name: value for name, value in now.items() if not name.startswith("stages/")} == known

@@ -1,0 +1,80 @@
+"""Which files of the study a run reads: it may depend on any of them.
+
+Code, configuration and prepared data are known in another way; every other file is an input.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files import MANIFEST, hash_file, hash_files
+
+# What is known of a run in another way, or is its result.
+UNWATCHED = (
+    *(".dvc", ".git", ".venv", "conf", "dvc.lock", "pyproject.toml", "requirements.lock"),
+    *("results", "run.py", "runs"),
+)
+CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/: known by what the configuration reaches
+
+_watched: list[Path] = []  # the study's folder, once it is watched
+_read: set[str] = set()  # every file below it that this process has opened to read
+
+
+def watch_reads(root: Path) -> None:
+    """From now on, notes which files of the study this process opens to read."""
+    if not _watched:
+        sys.addaudithook(_note_read)
+    if root not in _watched:
+        _watched.append(root)
+
+
+def forget_read(path: str | Path) -> None:
+    """Forgets a file that was read for a check: it cannot change a number, so it is no input."""
+    _read.discard(os.path.abspath(path))
+
+
+def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
+    """Called by Python for each audit event; only `open` matters here."""
+    if event != "open" or not isinstance(arguments[0], (str, bytes, Path)):
+        return
+    name, mode, flags = arguments
+    if not ("w" in (mode or "") or "a" in (mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)):
+        path = os.path.abspath(os.fsdecode(name))
+        if any(path.startswith(str(root)) for root in _watched):
+            _read.add(path)
+
+
+def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of what was read in the study so far, besides what is known in another way.
+
+    That is its code, its configuration, and prepared data. What worker processes and compiled code
+    read is not seen. A file that is in `known` keeps the hash that it has there.
+    """
+    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix)]
+    paths = []
+    for path in map(Path, sorted(_read)):
+        hidden = path.name.startswith(".") or "__pycache__" in path.parts
+        inside = any(folder == path or folder in path.parents for folder in skipped)
+        is_code = root / "src" in path.parents and path.suffix in CODE
+        if not (hidden or inside or is_code or _is_prepared(path)) and root in path.parents:
+            if path.is_file() and path.relative_to(root).as_posix() not in known:
+                paths.append(path)
+    return {**known, **hash_files(root, paths)}
+
+
+def changed_inputs(root: Path, known: Mapping[str, str]) -> list[str]:
+    """Those of the files that a run read (`known`, by their hashes) that have changed since."""
+    return [
+        name
+        for name, before in known.items()
+        if not (root / name).is_file() or hash_file(root / name) != before
+    ]
+
+
+def _is_prepared(path: Path) -> bool:
+    """Whether a file belongs to prepared data: prepared/<split>/<field>.npy, or what is beside."""
+    folders = list(path.parents)[:2]
+    manifests = [folder / MANIFEST for folder in folders]
+    return path.name.endswith(".seen.json") or any(each.is_file() for each in manifests)

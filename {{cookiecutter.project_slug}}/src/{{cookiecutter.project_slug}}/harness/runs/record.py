@@ -1,0 +1,313 @@
+"""What went into a run, and what came out: plain files in the run's own folder.
+
+Files:
+    config.yaml     the resolved configuration: every value of the run
+    record.json     everything else that is known of it; docs/record.md describes each key
+    changes.patch   what was in the work tree and in no commit, if anything was
+    run.log         what the run logged
+    history.csv     a row an epoch          metrics.json   the final numbers
+    best.pt         the weights that the numbers are of
+    checkpoint-*.pt weights, optimizer and progress, to resume from: the newest and the previous one
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import StudyError
+from ..files import hash_files, to_json, write_atomically
+from .code import hash_source, source_in_use
+from .drift import Change, find_drift, hardware_drift, write_changes
+from .fingerprint import KEYS, fingerprint, identity_in
+from .git import describe_git
+from .machine import describe_environment, describe_hardware, describe_packages, read_energy
+from .reads import changed_inputs, hash_inputs
+from .run import Metrics, Run
+
+log = logging.getLogger(__name__)
+VERSION = 3
+RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
+# Of the overrides of a run, what says where it writes and not what it is.
+WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
+RESULTS = ("best.pt", "history.csv", "metrics.json")
+NAME = "record.json"
+_git_at_first: dict[Path, tuple[dict[str, Any] | None, bytes]] = {}  # of each study
+
+
+def key_of(override: str) -> str:
+    """The key that an override of the command line sets, adds or deletes."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def name_from(overrides: Sequence[str]) -> str:
+    """A name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
+
+    It holds no character that has a meaning to a shell or to Hydra.
+    """
+    typed = [item.lstrip("+~") for item in overrides if key_of(item) not in WITHOUT_MEANING]
+    readable = "_".join(typed)
+    return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run: that in its folder, or a file of its own; of any version.
+
+    Raises:
+        StudyError: there is none, or it cannot be read.
+    """
+    file = path if path.is_file() else path / NAME
+    try:
+        record = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StudyError(f"{path}: is not a run: there is no {file}") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{file}: cannot be read ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("version"), int):
+        raise StudyError(f"{file}: is not a record")
+    if record["version"] > VERSION:
+        raise StudyError(f"{file}: was written by a newer version of this study; type: git pull")
+    if record["version"] == 1:
+        record = _from_version_1(record)
+    return _from_version_2(record) if record["version"] == 2 else record
+
+
+def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had one hash for all the code, one for all the data, and no fingerprint."""
+    hashes = old.get("hashes", {})
+    return {
+        **{key: value for key, value in old.items() if key not in ("hashes", "packages")},
+        "version": 2,
+        "fingerprint": None,
+        "config": {},
+        "overrides": shlex.split(old.get("command", ""))[2:],
+        "code": {"all": hashes.get("code")},
+        "data": {"all": hashes.get("data")},
+        "lock": hashes.get("lock"),
+        "packages": {"installed": old.get("packages", {}), "locked": {}},
+    }
+
+
+def _from_version_2(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew the code by the bytes of every file, and kept changes as lines of text."""
+    record = {**old, "version": VERSION, "code": {}, "source": old.get("code") or {}}
+    for key in ("mixed", "moved"):
+        if key in old:
+            record[key] = [_change_from_line(line) for line in old[key]]
+    return record
+
+
+def _change_from_line(line: str) -> dict[str, Any]:
+    kind, _, rest = line.partition(": ")
+    return write_changes([Change(kind, rest)])[0]
+
+
+class Record:
+    """The record of a run, from its beginning to its end, whatever ends it.
+
+    Its status is `running`, then `finished`, `interrupted` or `failed`, with the error. If the
+    folder holds the record of an earlier part of the run, that one is continued.
+
+        with Record(run) as record:
+            record["ended_by"] = trainer.fit(train, validation)
+            record.finish(metrics)
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.root, self.folder = run.root, run.folder
+        begun = read_record(run.folder)
+        self.values = _next_part(run, begun) if "started" in begun else describe(run)
+        self.started = datetime.now(timezone.utc)
+        self.energy = read_energy(self._card())
+        self.handler = _LogFile(self.folder / "run.log", encoding="utf-8")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+    def __enter__(self) -> "Record":
+        """Writes that the run has begun, and logs into its folder from now on.
+
+        Raises:
+            StudyError: the record cannot be written.
+        """
+        part: dict[str, Any] = {"started": _stamp(self.started), "host": platform.node()}
+        part |= {"pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+        self.values.setdefault("parts", []).append(part)
+        self.values.setdefault("started", part["started"])
+        self.values |= {"status": "running", "exit_code": None, "error": None}
+        self._write()
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(self.handler)
+        return self
+
+    def finish(self, metrics: Metrics) -> None:
+        """Writes metrics.json: the numbers, by split and name."""
+        write_atomically(self.folder / "metrics.json", to_json(metrics))
+        self["metrics"] = metrics
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Writes how the run ended; on a full disk the error that ended it is the one to be seen."""
+        try:
+            if error is None:
+                self.values |= {"status": "finished", "exit_code": 0}
+                paths = [self.folder / name for name in RESULTS]
+                self["files"] = hash_files(self.folder, paths)
+                self._end_part()
+            else:
+                self._note(error)
+                with suppress(StudyError, OSError):
+                    self._end_part()
+        finally:
+            logging.getLogger().removeHandler(self.handler)
+            self.handler.close()
+
+    def _note(self, error: BaseException) -> None:
+        """Status and error; the log gets the traceback, the console whatever its caller prints."""
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        self["status"] = "interrupted" if interrupted else "failed"
+        self["exit_code"] = RESUMABLE if interrupted else 1
+        self["error"] = f"{type(error).__name__}: {error}".strip(": ")
+        exc_info = (type(error), error, error.__traceback__)
+        line = {"msg": self["error"], "levelname": "ERROR", "exc_info": exc_info}
+        self.handler.emit(logging.makeLogRecord(line))
+
+    def _end_part(self) -> None:
+        """Writes the record of a part that has ended, and what it cost."""
+        self.handler.flush()
+        ended = datetime.now(timezone.utc)
+        seconds = round((ended - self.started).total_seconds(), 3)
+        part = {"ended": _stamp(ended), "seconds": seconds}
+        part |= {key: self[key] for key in ("status", "error")}
+        self["parts"][-1] |= part
+        self["ended"] = part["ended"]
+        self["seconds"] = round(self.values.get("seconds", 0.0) + seconds, 3)
+        with suppress(OSError), open(self.folder / "run.log", "rb") as file:
+            self["log_lines"] = sum(1 for _ in file)
+        self["cost"] = self._cost()
+        self._write()
+
+    def _write(self) -> None:
+        self["inputs"] = hash_inputs(self.root, self.values.get("inputs") or {})
+        write_atomically(self.folder / NAME, to_json(self.values))
+
+    def _card(self) -> str:
+        """The device of the run: the one that was named, or its kind."""
+        named = str(self["config"]["device"])
+        return named if named != "auto" else str(self["device"])
+
+    def _cost(self) -> dict[str, Any]:
+        """Device hours times the price in the configuration, and energy where it is known."""
+        hours = self["seconds"] / 3600
+        price = self["config"].get("price_per_hour")
+        joules = None
+        if self.energy is not None and (now := read_energy(self._card())) is not None:
+            earlier = (self.values.get("cost") or {}).get("joules") or 0.0
+            joules = now - self.energy + earlier
+        return {
+            "device_hours": round(hours, 6),
+            "price": None if price is None else round(hours * price, 6),
+            "joules": joules,
+        }
+
+
+class _LogFile(logging.FileHandler):
+    """A log that must not stop a run: on a full disk its lines are lost, without an error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Does nothing; logging would print a traceback for each line."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _next_part(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that is resumed; with other code no one fingerprint stands for it.
+
+    Raises:
+        StudyError: the data are others than those that the run began with.
+    """
+    before = identity_in(record)
+    if before["data"] != run.identity["data"]:
+        raise StudyError(f"resume={run.folder}: the run began with other data")
+    changes = find_drift(before, run.identity)
+    inputs = changed_inputs(run.root, record.get("inputs") or {})
+    changes += [Change("data", name, "before", "now") for name in inputs]
+    for change in changes:
+        log.warning("since the run began: %s", change)
+    if changes:
+        record["fingerprint"] = None
+        record["mixed"] = [*record.get("mixed", []), *write_changes(changes)]
+    machines = [{"hardware": each} for each in (record["hardware"], describe_hardware())]
+    if moved := hardware_drift(*machines):
+        log.warning("since the run began: %s", "; ".join(map(str, moved)))
+        record["moved"] = [*record.get("moved", []), *write_changes(moved)]
+    _close_killed_part(run.folder, record)
+    for path in run.folder.glob(".*.tmp"):  # what a killed process was about to write
+        path.unlink()
+    return record
+
+
+def _close_killed_part(folder: Path, record: dict[str, Any]) -> None:
+    """Ends the part of a process that was killed: it lived at least until it last wrote."""
+    part = record["parts"][-1] if record.get("parts") else None
+    if record.get("status") != "running" or part is None:
+        return
+    paths = [path for pattern in WRITTEN for path in folder.glob(pattern)]
+    last = max((path.stat().st_mtime for path in paths), default=folder.stat().st_mtime)
+    ended = datetime.fromtimestamp(last, timezone.utc)
+    lived = (ended - datetime.fromisoformat(part["started"])).total_seconds()
+    part |= {"ended": _stamp(ended), "seconds": max(0.0, round(lived, 3)), "status": "killed"}
+    record["seconds"] = record.get("seconds", 0.0) + part["seconds"]
+
+
+WRITTEN = ("checkpoint-*.pt", "run.log", "history.csv")  # while a run lasts
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What goes into a run, as far as a machine can tell. Writes changes.patch if there are any."""
+    root, config = run.root, run.config
+    source = source_in_use(root)
+    if root not in _git_at_first or source == hash_source(root):
+        _git_at_first[root] = describe_git(root)
+    git, patch = _git_at_first[root]  # of an edit during a sweep, its later jobs know nothing
+    if patch:
+        write_atomically(run.folder / "changes.patch", patch)
+    return {
+        "version": VERSION,
+        "fingerprint": fingerprint(run.identity),
+        "name": name_from(run.overrides),
+        **{key: config.get(key) for key in ("description", "note", "group", "rerun_of")},
+        "command": shlex.join(["python", "run.py", *run.overrides]),
+        "overrides": list(run.overrides),
+        "seed": config["seed"],
+        "config": config,
+        "git": git,
+        **{key: run.identity[key] for key in KEYS},
+        "source": source,
+        "packages": describe_packages(root),
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+        "checks": ["configuration: keys, types, ranges", "data: parameters, sizes, hashes"],
+    }

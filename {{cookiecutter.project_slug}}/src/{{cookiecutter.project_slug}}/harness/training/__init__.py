@@ -1,0 +1,1 @@
+"""The loop, prepared data and batches, checkpoints, determinism: plain PyTorch, without Hydra."""
