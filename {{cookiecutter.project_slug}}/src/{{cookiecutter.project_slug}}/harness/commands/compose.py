@@ -4,7 +4,7 @@ A file an experiment holds the values and the digest of each file of code that c
 numbers; data.yaml holds the same of the prepared data. A comment, a docstring, another
 model or another command changes none of them, so `dvc repro` re-runs only what follows from a
 changed value.
-    study compose linear mlp cnn
+    study compose --experiments linear mlp cnn
 """
 
 import argparse
@@ -23,7 +23,7 @@ INPUTS = Path("results", "inputs")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="as in dvc.yaml")
+    parser.add_argument("--experiments", nargs="+", required=True, help="those in dvc.yaml")
 
 
 def run(arguments: argparse.Namespace) -> int:
