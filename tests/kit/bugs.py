@@ -82,9 +82,9 @@ def functions_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
                 yield item
 
 
-def of(module: str, path: str = "my_study") -> dict[str, Any]:
-    """Where a bug of the library stands."""
-    return {"module": f"{path}.{module}"}
+def of(module: str) -> dict[str, Any]:
+    """Where a bug of the harness stands."""
+    return {"module": f"my_study.harness.{module}"}
 
 
 END = "\n        return outputs\n\n\nclass "  # of a model, and the beginning of the next
@@ -588,15 +588,15 @@ BUGS = [
         "self.optimizer.zero_grad()",
         "pass",
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "schedule stepped twice",
         "Table",
-        "        self.scheduler.step()\n        self.step += 1",
-        "        self.scheduler.step()\n        self.scheduler.step()\n        self.step += 1",
+        "        self.scheduler.step()\n        return loss",
+        "        self.scheduler.step()\n        self.scheduler.step()\n        return loss",
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "evaluation in training mode",
@@ -604,7 +604,7 @@ BUGS = [
         "    model.eval()\n",
         "    model.train()\n",
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.step"),
     ),
     Bug(
         "training in evaluation mode",
@@ -612,7 +612,7 @@ BUGS = [
         "                self.model.train()\n",
         "                self.model.eval()\n",
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "worst epoch kept",
@@ -620,7 +620,7 @@ BUGS = [
         "return max(self.history, key=key)",
         "return min(self.history, key=key)",
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "training loss doubled in the history",
@@ -628,15 +628,15 @@ BUGS = [
         '"train_loss": self.epoch_loss / num_steps',
         '"train_loss": 2 * self.epoch_loss / num_steps',
         "the_trainer_equals_a_reference_loop",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "optimizer of a part of the model",
         "Table",
-        "params=model.parameters(), lr=lr",
-        "params=list(model.parameters())[:-2], lr=lr",
+        "params=model.parameters(), lr=",
+        "params=list(model.parameters())[:-2], lr=",
         "a_step_moves_what_is_trainable_and_nothing_else",
-        **of("configuration"),
+        **of("configuration.building"),
     ),
     Bug(
         "step never taken",
@@ -644,15 +644,15 @@ BUGS = [
         "        self.optimizer.step()\n",
         "",
         "a_step_moves_what_is_trainable_and_nothing_else",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "rate written down",
         "Table",
-        "    lr = config.model.lr\n",
-        "    lr = 0.01\n",
+        '"max_lr": config.model.lr',
+        '"max_lr": 0.01',
         "every_knob_acts",
-        **of("configuration"),
+        **of("configuration.building"),
     ),
     Bug(
         "precision switch that does nothing",
@@ -660,7 +660,7 @@ BUGS = [
         '    if precision == "float32":\n',
         "    if precision:\n",
         "every_knob_acts",
-        **of("training"),
+        **of("training.step"),
     ),
     Bug(
         "accumulation that does not divide",
@@ -668,7 +668,7 @@ BUGS = [
         "            loss = loss * share\n",
         "            pass\n",
         "the_trainer_equals_a_reference_loop",
-        module="my_study.training",
+        **of("training.step"),
         knobs={"training.num_accumulation_steps": 2},
     ),
     Bug(
@@ -677,7 +677,7 @@ BUGS = [
         "nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)",
         "pass",
         "every_knob_acts",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "patience that never ends",
@@ -685,7 +685,7 @@ BUGS = [
         ">= self.settings.patience",
         "> 10 * self.settings.patience",
         "every_knob_acts",
-        **of("training"),
+        **of("training.trainer"),
     ),
     # checkpoints
     Bug(
@@ -694,7 +694,7 @@ BUGS = [
         'self.optimizer.load_state_dict(state["optimizer"])',
         "pass",
         "a_resumed_run_equals_an_uninterrupted_one",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "schedule not resumed",
@@ -702,7 +702,7 @@ BUGS = [
         'self.scheduler.load_state_dict(state["scheduler"])',
         "pass",
         "a_resumed_run_equals_an_uninterrupted_one",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "sum of the epoch not resumed",
@@ -710,7 +710,7 @@ BUGS = [
         'self.step, self.epoch_loss = state["step"], state["epoch_loss"]',
         'self.step, self.epoch_loss = state["step"], 0.0',
         "a_resumed_run_equals_an_uninterrupted_one",
-        **of("training"),
+        **of("training.trainer"),
     ),
     Bug(
         "random numbers that depend on history",
@@ -718,7 +718,7 @@ BUGS = [
         "        seed_step(self.seed, self.step, self.device)\n",
         "",
         "a_resumed_run_equals_an_uninterrupted_one",
-        **of("training"),
+        **of("training.trainer"),
     ),
     # data
     Bug(
@@ -727,7 +727,7 @@ BUGS = [
         "DataLoader(split, sampler=chunks, ",
         "DataLoader(split, sampler=chunks[::-1], ",
         "the_data_are_sane",
-        **of("data"),
+        **of("training.prepared"),
     ),
     Bug(
         "rows of a batch in another order",
@@ -735,6 +735,6 @@ BUGS = [
         "            yield split[chunk]\n",
         "            yield split[np.sort(chunk)]\n",
         "the_data_are_sane",
-        **of("data"),
+        **of("training.prepared"),
     ),
 ]

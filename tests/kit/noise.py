@@ -14,19 +14,22 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from zoo import MODELS, make_case
 
-from my_study import configuration, preflight, reproducibility, testing
-from my_study.testing import Case, Outcome
+from my_study.harness import checks
+from my_study.harness.checks import Case, Outcome, preflight
+from my_study.harness.configuration import checking, composing
+from my_study.harness.study import ROOT
+from my_study.harness.training import determinism
 
-STUDIES = sorted(path.stem for path in (configuration.ROOT / "conf" / "model").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 Job = tuple[str, int]  # a model and a seed
 
 
 @functools.cache
 def study_values(model: str, seed: int) -> dict[str, object]:
     """The configuration of a model of the study."""
-    config = configuration.compose([f"model={model}", f"seed={seed}"])
-    configuration.check(config)
-    return configuration.to_values(config)
+    config = composing.compose([f"model={model}", f"seed={seed}"])
+    checking.check_config(config)
+    return composing.to_values(config)
 
 
 def case_of(job: Job) -> Case:
@@ -40,11 +43,11 @@ def case_of(job: Job) -> Case:
 
 def check(job: Job) -> tuple[Job, list[Outcome]]:
     """Every check on one model with one seed."""
-    os.chdir(configuration.ROOT)
+    os.chdir(ROOT)
     # what a process started so would start so too: its loaders' workers would import torch anew
     multiprocessing.set_start_method("fork", force=True)
-    reproducibility.set_determinism(True, num_threads=1)
-    return job, testing.run(case_of(job), slow=True)
+    determinism.set_determinism(True, num_threads=1)
+    return job, checks.run(case_of(job), slow=True)
 
 
 def main(num_seeds: int) -> int:
@@ -58,7 +61,7 @@ def main(num_seeds: int) -> int:
         for (name, seed), outcomes in pool.map(check, jobs):
             for item in outcomes:
                 runs[item.check].append(item)
-                if item.check not in testing.SLOW:
+                if item.check not in checks.SLOW:
                     seconds[name] += item.seconds / num_seeds
                 if item.outcome == "failed":
                     print(f"{name}, seed {seed}: {item.detail}", flush=True)

@@ -11,32 +11,33 @@ from bugs import BUGS, Bug, planted
 from torch import nn
 from zoo import MODELS, ConvNet, LanguageModel, Regression, Table, Tagger, make_case
 
-from my_study import reproducibility, testing
-from my_study.testing import Case, Spec
+from my_study.harness import checks
+from my_study.harness.checks import Case, Spec, data
+from my_study.harness.training import determinism
 
 NAMES = {model.__name__: model for model in MODELS}
 
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
-    reproducibility.set_determinism(True, num_threads=1)
+    determinism.set_determinism(True, num_threads=1)
 
 
 @pytest.mark.parametrize("model", NAMES)
-@pytest.mark.parametrize("check", testing.CHECKS)
+@pytest.mark.parametrize("check", checks.CHECKS)
 def test_a_correct_model_passes(model: str, check: str) -> None:
     try:
-        testing.run_one(make_case(NAMES[model]), check)
-    except testing.NotApplicable as reason:
+        checks.run_one(make_case(NAMES[model]), check)
+    except checks.NotApplicable as reason:
         pytest.skip(str(reason))
 
 
 def test_every_check_applies_to_some_model() -> None:
     applied = set()
     for model in MODELS:
-        outcomes = testing.run(make_case(model), slow=True)
+        outcomes = checks.run(make_case(model), slow=True)
         applied |= {item.check for item in outcomes if item.outcome == "passed"}
-    assert applied == set(testing.CHECKS)
+    assert applied == set(checks.CHECKS)
 
 
 # what a failure of each check says: what was seen, and what was expected
@@ -90,19 +91,19 @@ MESSAGES = {
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.model}: {bug.name}")
 def test_a_planted_bug_is_caught_by_name(bug: Bug) -> None:
     case = make_case(NAMES[bug.model], knobs=bug.knobs)
-    with planted(bug), pytest.raises(testing.Failed) as caught:
-        testing.run_one(case, bug.check)
+    with planted(bug), pytest.raises(checks.Failed) as caught:
+        checks.run_one(case, bug.check)
     message = str(caught.value)
     assert message.startswith(f"{bug.check} ({bug.model}, seed 0): ")
     assert re.search(MESSAGES[bug.check], message), message
     assert "; expected: " in message and "\nusual cause: " in message
-    testing.run_one(case, bug.check)  # and it is gone with its bug
+    checks.run_one(case, bug.check)  # and it is gone with its bug
 
 
 def test_at_least_forty_bugs_and_every_check_are_in_the_list() -> None:
     assert len(BUGS) >= 40
     caught = {bug.check for bug in BUGS} | {check for *_, check in SPOILT.values()}
-    assert caught == set(testing.CHECKS)
+    assert caught == set(checks.CHECKS)
 
 
 def with_rows(case: Case, **changes: torch.Tensor) -> Case:
@@ -129,10 +130,10 @@ def contradicted(case: Case) -> Case:
 
 def overlapping(case: Case) -> Case:
     """The validation split holds a row of the training split."""
-    splits = testing.data.splits_of(case)
-    rows = testing.data.all_rows(splits["train"])
+    splits = data.splits_of(case)
+    rows = data.all_rows(splits["train"])
     part = {name: values[:3] for name, values in rows.items()}
-    return dataclasses.replace(case, splits={**splits, "validation": testing.data.Rows(part)})
+    return dataclasses.replace(case, splits={**splits, "validation": data.Rows(part)})
 
 
 def shuffled(case: Case) -> Case:
@@ -246,8 +247,8 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], type[nn.Module], str]] = {
 def test_spoilt_data_and_programs_are_caught(name: str) -> None:
     spoil, model, check = SPOILT[name]
     said = rf"^{check} \({model.__name__}, seed 0\): .*{MESSAGES[check]}"
-    with pytest.raises(testing.Failed, match=said):
-        testing.run_one(spoil(make_case(model)), check)
+    with pytest.raises(checks.Failed, match=said):
+        checks.run_one(spoil(make_case(model)), check)
 
 
 @pytest.mark.parametrize("item", [Table, ConvNet, Regression])
@@ -255,7 +256,7 @@ def test_checks_leave_no_trace(item: type[nn.Module]) -> None:
     torch.manual_seed(3)
     case, before = make_case(item), torch.get_rng_state()
     rows = {name: values.clone() for name, values in case.batch.items()}
-    testing.run(case)
+    checks.run(case)
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(values, case.batch[name]) for name, values in rows.items())
 
@@ -263,12 +264,12 @@ def test_checks_leave_no_trace(item: type[nn.Module]) -> None:
 def test_an_opt_out_is_told_with_its_reason_and_a_wrong_one_is_refused() -> None:
     case = make_case(Regression)
     spec = dataclasses.replace(case.spec, opt_outs={"the_loss_is_a_mean": "it is a sum"})
-    (outcome,) = testing.run(dataclasses.replace(case, spec=spec), ["the_loss_is_a_mean"])
+    (outcome,) = checks.run(dataclasses.replace(case, spec=spec), ["the_loss_is_a_mean"])
     assert (outcome.outcome, outcome.detail) == ("opted out", "it is a sum")
-    assert re.search(r"the_loss_is_a_mean +opted out +\S+ +it is a sum", testing.table([outcome]))
+    assert re.search(r"the_loss_is_a_mean +opted out +\S+ +it is a sum", checks.table([outcome]))
     spec = dataclasses.replace(case.spec, opt_outs={"the_loss_is_mean": "it is a sum"})
     with pytest.raises(ValueError, match="opt_outs.the_loss_is_mean: there is no such check"):
-        testing.run(dataclasses.replace(case, spec=spec))
+        checks.run(dataclasses.replace(case, spec=spec))
     with pytest.raises(ValueError, match="opt_outs.the_loss_is_a_mean: needs a reason"):
         dataclasses.replace(case.spec, opt_outs={"the_loss_is_a_mean": " "})
 
@@ -311,17 +312,17 @@ def test_any_module_and_any_batch_are_checked_without_a_configuration() -> None:
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(32, 4, generator=draw)
     batch = {"x": x, "target": (x[:, 0] > 0).long() + (x[:, 1] > 0).long()}
-    forward = testing.call_plain(F.cross_entropy)
+    forward = checks.call_plain(F.cross_entropy)
 
     def make() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
 
     for maker in (make, make()):
         case = Case(make=maker, batch=batch, spec=spec, forward=forward)
-        outcomes = {item.check: item for item in testing.run(case, slow=True)}
+        outcomes = {item.check: item for item in checks.run(case, slow=True)}
         failed = [item.detail for item in outcomes.values() if item.outcome == "failed"]
         assert not failed
         assert outcomes["every_knob_acts"].detail == "needs a trainer: give values and build"
     broken = dataclasses.replace(case, make=lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
-    with pytest.raises(testing.Failed, match="no logit is negative in any"):
-        testing.outputs_are_finite_and_in_range(broken)
+    with pytest.raises(checks.Failed, match="no logit is negative in any"):
+        checks.outputs_are_finite_and_in_range(broken)

@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from my_study import configuration, preflight
-from my_study.testing import Case, Field, Spec
-from my_study.testing.data import splits_of
+from my_study.harness import study
+from my_study.harness.checks import Case, Field, Spec, preflight
+from my_study.harness.checks.data import splits_of
+from my_study.harness.configuration import building, checking, composing, targets
 
-configuration.ALLOWED += ("zoo.",)
+# as `allow = ["zoo"]` under [tool.study] would: the study's own pyproject.toml is left alone
+ALLOWED = (*study.allowed_targets(), "zoo.")
+targets.allowed_targets = lambda: ALLOWED
 NUM_ROWS = 48
 NUM_DRAWN = 4 * NUM_ROWS  # equal rows are dropped
 LENGTH = 6
@@ -355,9 +358,9 @@ def distinct(batch: Batch) -> Batch:
 @functools.cache
 def default_values() -> dict[str, Any]:
     """The study's configuration, checks' size."""
-    config = configuration.compose()
-    configuration.check(config)
-    values = configuration.to_values(config)
+    config = composing.compose()
+    checking.check_config(config)
+    values = composing.to_values(config)
     return {**values, "training": preflight.briefly(values["training"], NUM_ROWS * 3 // 4)}
 
 
@@ -382,7 +385,7 @@ def make_case(
         name=model.__name__,
         seed=seed,
         values=values,
-        build=lambda changed: configuration.rebuild(
+        build=lambda changed: building.rebuild_trainer(
             changed, splits_of(case)["train"], torch.device("cpu")
         ),
         others=preflight.OTHERS,

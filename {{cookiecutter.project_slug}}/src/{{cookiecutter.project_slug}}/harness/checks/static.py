@@ -294,7 +294,7 @@ def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
     buffers = {name: item.clone() for name, item in trainer.model.named_buffers()}
     rows = take(case.rows(), slice(8))
     for _ in range(3):  # the first rate of a warm-up may be zero
-        trainer.train_step(rows)
+        trainer.advance(rows)
     for name, parameter in trainer.model.named_parameters():
         moved = not torch.equal(parameter, before[name])
         if moved != parameter.requires_grad:

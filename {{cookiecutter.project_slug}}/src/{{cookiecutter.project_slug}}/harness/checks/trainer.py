@@ -77,14 +77,14 @@ def _train_until(case: Case, step: int, folder: Path) -> None:
     trainer = build(case)
     trainer.folder = folder
     trainer.settings = dataclasses.replace(trainer.settings, checkpoint_steps=step)
-    train_step = trainer.train_step
+    advance = trainer.advance
 
-    def stop_behind(batch: Batch) -> None:
+    def advance_or_stop(batch: Batch) -> None:
         if trainer.step == step:
             raise Stopped
-        train_step(batch)
+        advance(batch)
 
-    trainer.train_step = stop_behind  # type: ignore[method-assign]
+    trainer.advance = advance_or_stop  # type: ignore[method-assign]
     try:
         fitted(case, trainer)
     except Stopped:
