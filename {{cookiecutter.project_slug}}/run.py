@@ -46,4 +46,4 @@ def train(config: DictConfig, run: Run) -> Metrics:
 
 
 if __name__ == "__main__":
-    main()
+    main()  # pylint: disable=no-value-for-parameter

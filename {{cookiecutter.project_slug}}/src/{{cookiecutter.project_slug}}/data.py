@@ -72,7 +72,8 @@ def _describe_wrong_cell(
     for number, line in enumerate(lines, start=2):
         for name, text, limit in zip(columns, line.split(","), limits, strict=True):
             if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= limit):
-                return f"row {number}, column {name}: must be a whole number from 0 to {limit}, not {text[:40]!r}"
+                bound = f"a whole number from 0 to {limit}"
+                return f"row {number}, column {name}: must be {bound}, not {text[:40]!r}"
     return "has no rows"
 
 

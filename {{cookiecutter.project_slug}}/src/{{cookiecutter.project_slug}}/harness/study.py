@@ -1,6 +1,7 @@
 """Which study this is: its folder, its package, and what its pyproject.toml says to the harness."""
 
 import functools
+import importlib.util
 import tomllib
 from pathlib import Path
 
@@ -18,3 +19,18 @@ def allowed_targets() -> tuple[str, ...]:
     settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     added = settings.get("tool", {}).get("study", {}).get("allow", [])
     return (f"{PACKAGE}.", "torch.nn.", "torch.optim.", *(f"{name.rstrip('.')}." for name in added))
+
+
+def conf_of(package: str) -> Path:
+    """The configurations of a study that is installed in this environment.
+
+    Raises:
+        LookupError: there is no such package, or it carries none.
+    """
+    spec = None if "." in package else importlib.util.find_spec(package)
+    if spec is not None and spec.origin:
+        folder = Path(spec.origin).parent
+        for conf in (folder.parents[1] / "conf", folder / "conf"):  # installed by its path, or built
+            if (conf / "config.yaml").is_file():
+                return conf
+    raise LookupError(f"{package}: is no study that is installed here; type: uv pip install PATH")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import ROOT
-from . import check, completion, compose, diff, pipeline, reproduce
+from . import check, completion, compose, diff, pipeline, reproduce, update
 
 COMMANDS = {
     "check": check,
     "reproduce": reproduce,
     "diff": diff,
     "pipeline": pipeline,
+    "update": update,
     "compose": compose,
     "completion": completion,
 }
@@ -28,8 +29,8 @@ def main() -> None:
     The study is that of the current folder: several may be installed in one environment.
     """
     folder = _study_here()
-    if folder not in (None, ROOT):
-        _call_other(folder)  # type: ignore[arg-type]
+    if folder is not None and folder != ROOT:
+        _call_other(folder)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # temporary folders are removed
     chosen = make_parser().parse_args()
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="study", description="Checks, reproduces and compares the runs of this study."
     )
+    parser.set_defaults(parser=parser)  # completion describes it
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         first, _, rest = (module.__doc__ or "").partition("\n")

@@ -19,7 +19,5 @@ def run(arguments: argparse.Namespace) -> int:
         import shtab
     except ImportError as error:
         raise StudyError("shtab is not installed; type: make env") from error
-    from . import make_parser
-
-    print(shtab.complete(make_parser(), arguments.shell))
+    print(shtab.complete(arguments.parser, arguments.shell))
     return 0

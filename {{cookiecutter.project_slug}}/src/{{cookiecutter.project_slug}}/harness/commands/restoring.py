@@ -72,9 +72,8 @@ def restored(recorded: RecordedRun) -> Iterator[Path]:
     known = record.get("git") or {}
     commit = str(known.get("commit", ""))
     if not (patch or known.get("clean", True) or known.get("large_untracked")):
-        raise Impossible(
-            f"its uncommitted changes to {commit} are missing: {relative(recorded.path)} has no patch"
-        )
+        where = relative(recorded.path)
+        raise Impossible(f"its uncommitted changes to {commit} are missing: {where} has no patch")
     here = bool(commit) and bool(git(ROOT, "cat-file", "-t", commit))
     with temporary_folder() as temporary:
         tree = temporary / "tree"

@@ -1,4 +1,4 @@
-"""From a checked configuration to objects: the network, the optimizer, the trainer, the raw data."""
+"""From a checked configuration to objects: network, optimizer, trainer, raw data."""
 
 import inspect
 import math

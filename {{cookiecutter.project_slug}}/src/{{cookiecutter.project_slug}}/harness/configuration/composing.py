@@ -9,9 +9,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..files import write_atomically
-from ..study import ROOT
+from ..study import PACKAGE, ROOT, conf_of
 
-CONF = ROOT / "conf"
+CONF = ROOT / "conf" if (ROOT / "conf").is_dir() else conf_of(PACKAGE)
+# hydra.searchpath: ["${conf_of:other_study}"] adds the configurations of another study
+OmegaConf.register_new_resolver("conf_of", lambda name: f"file://{conf_of(name)}", replace=True)
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:

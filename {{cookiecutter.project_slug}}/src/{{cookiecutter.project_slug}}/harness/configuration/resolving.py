@@ -1,4 +1,4 @@
-"""What a run really does: its configuration checked, resolved, and on resume= the one of that run."""
+"""What a run really does: its configuration checked and resolved; on resume= that of the run."""
 
 import logging
 from pathlib import Path

@@ -7,11 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from ..errors import StudyError
-from ..study import PACKAGE, allowed_targets
+from ..study import allowed_targets
 from .messages import suggest
 
-HARNESS = f"{PACKAGE}.harness."
-TRAINER = f"{HARNESS}training.trainer.Trainer"  # of the harness, the one thing to be named
+TRAINER = ".harness.training.trainer.Trainer"  # of a harness, the one thing to be named
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -54,7 +53,8 @@ def locate(name: str, path: str) -> Callable[..., Any]:
 
 
 def _is_allowed(name: str) -> bool:
-    return name.startswith(allowed_targets()) and (not name.startswith(HARNESS) or name == TRAINER)
+    is_harness = name.split(".")[1:2] == ["harness"]
+    return name.startswith(allowed_targets()) and (not is_harness or name.endswith(TRAINER))
 
 
 def _refusal(name: str, path: str) -> str:

@@ -40,6 +40,8 @@ WITHOUT_EFFECT = {
     "study": "where the study is",
     "training.history": "how history.csv is written; the numbers in it are of the trainer",
 }
+ANY = "*"  # stands for a module whose name is computed: whatever is the researcher's may be meant
+DYNAMIC = ("import_module", "__import__")
 IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores")  # of a syntax tree
 
 
@@ -62,10 +64,21 @@ def code_of(root: Path, config: Mapping[str, Any], start: str = "run.py") -> dic
     Raises:
         StudyError: a file cannot be parsed.
     """
-    return {
-        name: read_module(path, package).digest
-        for name, path, package in _reach(root, config, start)
-    }
+    digests = {start: (program := read_module(root / start, "__main__")).digest}
+    waiting = [*program.imports, *targets_in(config)]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name == ANY:
+            waiting += _own_modules(root)
+        for path, module in _files_of(root, name):
+            found = read_module(path, module)
+            digests[_shown(root, path, module)] = found.digest
+            waiting += found.imports
+    return dict(sorted(digests.items()))
 
 
 def code_in_use(root: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -109,7 +122,7 @@ def hash_source(root: Path) -> dict[str, str]:
 
 
 def called_by(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a configuration whose `_target_`s a run calls: prepared data are known by their hash."""
+    """A configuration without what a run does not call: prepared data are known by their hash."""
     data = {key: value for key, value in config.get("data", {}).items() if key != "prepare"}
     return {**config, "data": data}
 
@@ -126,39 +139,30 @@ def targets_in(node: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
-def _reach(root: Path, config: Mapping[str, Any], start: str) -> list[tuple[str, Path, str]]:
-    """Name, path and module of each file that counts, in the order of the names."""
-    found: dict[str, tuple[str, Path, str]] = {}
-    program = root / start
-    found[start] = (start, program, "__main__")
-    waiting = [*read_module(program, "__main__").imports, *targets_in(config)]
-    seen: set[str] = set()
-    while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        for name, path, package in _files_of(root, module):
-            if name not in found:
-                found[name] = (name, path, package)
-                waiting += read_module(path, package).imports
-    return sorted(found.values())
-
-
-def _files_of(root: Path, module: str) -> Iterator[tuple[str, Path, str]]:
-    """The file of a module, or of the module that holds a class, and the packages around it."""
-    parts = module.split(".")
+def _files_of(root: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """The files that an import of a module, or of a class in it, runs; and their modules."""
+    parts = name.split(".")
     library = _library(root, parts[0])
-    for length in range(1, len(parts) + 1) if library else ():
-        name = ".".join(parts[:length])
-        if _is_without_effect(name):
-            continue
-        base = library.joinpath(*parts[:length])  # type: ignore[union-attr]
+    if library is None:
+        return
+    for length in range(1, len(parts) + 1):
+        module = ".".join(parts[:length])
+        base = library.joinpath(*parts[:length])
         for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                own = path.is_relative_to(root)
-                shown = path.relative_to(root if own else library).as_posix()  # type: ignore[arg-type]
-                yield shown, path, name
+            if path.is_file() and not _is_without_effect(module):
+                yield path, module
+
+
+def _own_modules(root: Path) -> list[str]:
+    """Every module of the study that is the researcher's."""
+    library = root / "src"
+    paths = [path.relative_to(library) for path in (library / PACKAGE).rglob("*.py")]
+    return [".".join(path.with_suffix("").parts) for path in paths if "harness" not in path.parts]
+
+
+def _shown(root: Path, path: Path, module: str) -> str:
+    """A path relative to the study; of another study, its module."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else module
 
 
 def _is_without_effect(module: str) -> bool:
@@ -226,6 +230,8 @@ def _parse(content: bytes, name: str, is_package: bool) -> Module:
                 [*(above if node.level else ()), *([node.module] if node.module else ())]
             )
             imports |= dict.fromkeys(f"{base}.{alias.name}" for alias in node.names)
+        elif getattr(node, "id", getattr(node, "attr", None)) in DYNAMIC:
+            imports[ANY] = None
     return Module(hashlib.sha256("".join(_canonical(tree)).encode()).hexdigest(), tuple(imports))
 
 
@@ -264,7 +270,8 @@ def is_same_code(study: Path, record: Mapping[str, Any]) -> bool:
     """Whether a folder holds the code that a record knows: that which could change its numbers."""
     if record["code"]:
         config = called_by(record["config"])
-        return {**code_of(study, config), **versions_of_targets(config)} == record["code"]
+        return bool({**code_of(study, config), **versions_of_targets(config)} == record["code"])
     known = record["source"]  # of an earlier version: every byte of run.py and src/
     now = hash_source(study)
-    return {name: value for name, value in now.items() if not name.startswith("stages/")} == known
+    here = {name: value for name, value in now.items() if not name.startswith("stages/")}
+    return bool(here == known)

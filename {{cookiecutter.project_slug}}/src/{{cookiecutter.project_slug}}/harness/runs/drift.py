@@ -1,4 +1,4 @@
-"""What differs between two runs, as a list of changes: config, code, data, environment, hardware."""
+"""What differs between two runs: config, code, data, environment, hardware."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -16,8 +16,7 @@ import os
 import platform
 import re
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -163,7 +162,7 @@ class Record:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Writes how the run ended; on a full disk the error that ended it is the one to be seen."""
+        """Writes how the run ended; a full disk hides no error that ended it."""
         try:
             if error is None:
                 self.values |= {"status": "finished", "exit_code": 0}

@@ -122,7 +122,8 @@ def _compare_parameters(folder: Path, made: Any, asked: Any, path: str = "data.p
         for key in [*asked, *(key for key in made if key not in asked)]:
             _compare_parameters(folder, made.get(key), asked.get(key), f"{path}.{key}")
     elif made != asked:
+        command = f"dvc repro prepare (or: python stages/prepare.py {path}={asked})"
         raise StudyError(
             f"{path}={asked}: {folder} was made with {made}; to prepare the data again, set this "
-            f"in conf/data/ and type: dvc repro prepare (or: python stages/prepare.py {path}={asked})"
+            f"in conf/data/ and type: {command}"
         )
