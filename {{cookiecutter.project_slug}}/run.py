@@ -25,7 +25,6 @@ def main(config: DictConfig) -> float:
 def train(config: DictConfig, run: Run) -> Metrics:
     """Seed, data, model, train, evaluate, record."""
     # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without it
-    from {{ cookiecutter.project_slug }}.harness.checks.preflight import preflight
     from {{ cookiecutter.project_slug }}.harness.runs.record import Record
     from {{ cookiecutter.project_slug }}.harness.training.determinism import set_up
     from {{ cookiecutter.project_slug }}.harness.training.prepared import Split
@@ -35,6 +34,8 @@ def train(config: DictConfig, run: Run) -> Metrics:
     trainer = configuration.build_trainer(config, data, device, run.folder)
     with Record(run) as record:
         if config.preflight:
+            from {{ cookiecutter.project_slug }}.harness.checks.preflight import preflight
+
             preflight(record, device, data)
         trainer.resume()
         record["ended_by"] = trainer.fit(data, validation)

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from ..configuration.messages import MISTAKES, describe_error
-from ..study import ROOT
+from ..study import PACKAGE, ROOT
 from . import check, completion, compose, diff, pipeline, reproduce, update
 
 COMMANDS = {
@@ -30,6 +30,8 @@ def main() -> None:
     """
     folder = _study_here()
     if folder is not None and folder != ROOT:
+        if _package_of(folder) == PACKAGE:
+            sys.exit(f"error: {folder}: `study` is installed from {ROOT}; type: make env")
         _call_other(folder)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # temporary folders are removed
@@ -39,6 +41,9 @@ def main() -> None:
     except MISTAKES as error:
         overrides = getattr(chosen, "overrides", ())
         sys.exit(f"error: {describe_error(error, overrides)}")
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -184,14 +184,16 @@ def _library(root: Path, package: str) -> Path | None:
 
 @functools.cache
 def _library_elsewhere(package: str) -> Path | None:
-    """Another study, installed by its path."""
+    """The folder of another study that is installed here, or of a package installed by its path."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
-    if spec is None or not spec.origin or "site-packages" in Path(spec.origin).parts:
+    if spec is None or not spec.origin:
         return None
-    return Path(spec.origin).parents[1]
+    folder = Path(spec.origin).parent
+    is_versioned = "site-packages" in folder.parts and not (folder / "harness").is_dir()
+    return None if is_versioned else folder.parent
 
 
 def versions_of_targets(config: Mapping[str, Any]) -> dict[str, str]:
