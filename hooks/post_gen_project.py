@@ -1,13 +1,20 @@
-"""Gives the new study its first commit, and says what to type next."""
+"""Records the template, gives the new study its first commit, and says what to type next."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SLUG = "{{ cookiecutter.project_slug }}"
 LICENSE = "{{ cookiecutter.license }}"
+# JSON in a raw string: whatever an answer holds, its quotes are escaped, and it stays data.
+ANSWERS = r"""{{ cookiecutter.items() | list | tojson }}"""  # pairs, because tojson sorts keys
 MESSAGE = "Begin the study"
 NEXT = f"""\
 Next:
@@ -36,6 +43,54 @@ def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
     )
 
 
+def is_compared(answers: dict[str, Any]) -> bool:
+    """Whether cruft bakes in a temporary folder of its own, to compare two versions file by file."""
+    folder = Path.cwd().parent
+    temporary = Path(tempfile.gettempdir()).resolve()
+    named = re.fullmatch(r"tmp\w{8}", folder.name)
+    return "_commit" in answers and folder.parent == temporary and bool(named)
+
+
+def find_template(answers: dict[str, Any]) -> tuple[str, str]:
+    """Returns the address and the commit of the template, which cruft gives and cookiecutter not.
+
+    Raises:
+        OSError: the template is not a git repository.
+        CalledProcessError: git fails there.
+    """
+    if "_commit" in answers:
+        return answers["_template"], answers["_commit"]
+    typed_in = os.environ.get("PWD", "")  # cookiecutter gives a path as it was typed
+    folder = Path(typed_in, answers["_repo_dir"])
+    if not (folder / ".git").exists():
+        raise OSError(f"{folder} is not a git repository")
+    at = ("-C", str(folder))
+    if Path(typed_in, answers["_template"]).is_dir():
+        address = str(folder.resolve())  # no other address is known
+        if git(*at, "status", "--porcelain").stdout:
+            print("The template has uncommitted changes; .cruft.json names the commit before them.")
+    else:
+        origin = git(*at, "remote", "get-url", "origin").stdout.strip()
+        address = re.sub(r"^(https?://)[^/@]*@", r"\1", origin)  # no password
+    return address, git(*at, "rev-parse", "HEAD").stdout.strip()
+
+
+def record_template(answers: dict[str, Any]) -> None:
+    """Writes the template's address, commit and version and the answers, as cruft writes them."""
+    address, commit = find_template(answers)
+    of_this_machine = ("_output_dir", "_repo_dir", "_checkout")
+    context = {key: value for key, value in answers.items() if key not in of_this_machine}
+    record = {
+        "template": address,
+        "commit": commit,
+        "checkout": None,
+        "context": {"cookiecutter": {**context, "_template": address, "_commit": commit}},
+        "directory": None,
+    }
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    Path(".cruft.json").write_text(text, encoding="utf-8", newline="\n")
+
+
 def ignores(repository: Path, folder: Path) -> bool:
     """Whether a repository ignores a folder, so that what is in it is no part of it."""
     return not git("-C", str(repository), "check-ignore", "-q", str(folder), check=False).returncode
@@ -61,17 +116,26 @@ def commit_all() -> str:
     return ""
 
 
+def attempt(step: Callable[[], str | None]) -> str:
+    """Returns why a step was not taken; what the machine lacks never costs the study."""
+    try:
+        return step() or ""
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.strip().splitlines() or [str(error)])[-1]
+    except OSError as error:
+        return str(error)
+
+
 def main() -> None:
-    """Finishes the study; what the machine lacks costs a line on the screen, never the study."""
+    """Finishes the study; what could not be done costs a line on the screen."""
+    answers = dict(json.loads(ANSWERS))
     if LICENSE == "none":
         Path("LICENSE").unlink(missing_ok=True)
-    try:
-        reason = commit_all()
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or [str(error)])[-1]
-    except OSError as error:
-        reason = str(error)
-    if reason:
+    if is_compared(answers):
+        return
+    if reason := attempt(lambda: record_template(answers)):
+        print(f"No record of the template, for updates: {reason}", file=sys.stderr)
+    if reason := attempt(commit_all):
         print(f"No first commit: {reason}", file=sys.stderr)
     print(NEXT)
 

@@ -51,10 +51,11 @@ DEPENDENCIES = """
 """.split()
 # Files and folders of the study and of its tools; a script there would import itself.
 STUDY = """
-    build compare conf conftest data demo dist dockerfile docs dvc env license makefile multirun
-    notebooks outputs predict prepare pyproject readme report reproduce requirements results run
-    runs setup src stages test_configs test_data test_environment test_metrics test_models test_pipeline
-    test_records test_reproduce test_run test_training tests venv
+    build compare conf conftest data demo dist dockerfile docs dvc env harness license makefile
+    metrics models multirun notebooks outputs predict prepare pyproject readme report
+    reproduce requirements results run runs setup src stages test_configs test_data
+    test_environment test_metrics test_models test_pipeline test_records test_reproduce test_run
+    test_training tests venv
 """.split()
 # What Python takes for itself on one of 3.11 to 3.13 only, or without listing it.
 UNLISTED_PYTHON = """
@@ -66,6 +67,7 @@ RESERVED = {
     "is a name that Python itself uses": [*sys.stdlib_module_names, *UNLISTED_PYTHON],
     "is a package that the study uses": DEPENDENCIES,
     "is a file or a folder of the study": STUDY,
+    "is the study's console command": ["study"],
     "is no name in YAML but a value": "false inf n nan no none null off on true y yes".split(),
 }
 
