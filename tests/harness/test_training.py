@@ -1,4 +1,4 @@
-"""Training: deterministic, resumable to the bit, and equal to a loop of ten lines."""
+"""Training: deterministic, bit-identical when resumed, and equal to a loop of ten lines."""
 
 import math
 import signal
@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CaseOf, Compose
 from torch import nn
 
-from {{ cookiecutter.project_slug }} import (
-    StudyError,
-    checkpoints,
-    configuration,
-    data,
-    files,
-    records,
-    reproducibility,
-    testing,
-    training,
-)
-from {{ cookiecutter.project_slug }}.testing.trainer import identical
+from my_study import data
+from my_study.harness import checks, files
+from my_study.harness.checks.trainer import identical
+from my_study.harness.configuration import building
+from my_study.harness.errors import StudyError
+from my_study.harness.runs.record import RESULTS
+from my_study.harness.training import checkpoints, determinism
+from my_study.harness.training.prepared import Batch, Split
+from my_study.harness.training.step import backward, evaluate
+from my_study.harness.training.trainer import Interrupted, NonFiniteLoss, Trainer
+
+from .conftest import CaseOf, Compose
 
 CPU = torch.device("cpu")
 FAST = ("training.num_epochs=4", "training.batch_size=8")  # 4 steps an epoch, the last one smaller
@@ -31,8 +30,8 @@ SHIFT = (
 
 
 @pytest.fixture(name="splits")
-def _splits(tiny: Path) -> tuple[data.Split, data.Split]:
-    return data.Split(tiny, "train"), data.Split(tiny, "validation")
+def _splits(tiny: Path) -> tuple[Split, Split]:
+    return Split(tiny, "train"), Split(tiny, "validation")
 
 
 def raise_interrupt(*_: object) -> None:
@@ -43,30 +42,29 @@ def raise_interrupt(*_: object) -> None:
 class Study:
     """Makes trainers on the tiny data."""
 
-    def __init__(self, compose: Compose, splits: tuple[data.Split, data.Split]) -> None:
+    def __init__(self, compose: Compose, splits: tuple[Split, Split]) -> None:
         self.compose, self.splits = compose, splits
 
-    def trainer(self, *overrides: str, folder: Path | None = None) -> training.Trainer:
+    def trainer(self, *overrides: str, folder: Path | None = None) -> Trainer:
         """A trainer as run.py makes it."""
         config = self.compose(*FAST, *overrides)
-        reproducibility.seed_everything(config.seed)
-        trainer = configuration.build_trainer(config, self.splits[0], CPU)
-        trainer.folder = folder
+        determinism.seed_everything(config.seed)
+        trainer = building.build_trainer(config, self.splits[0], CPU, folder)
         return trainer
 
-    def fitted(self, *overrides: str, folder: Path | None = None) -> training.Trainer:
-        """The same, behind its last step."""
+    def fitted(self, *overrides: str, folder: Path | None = None) -> Trainer:
+        """The same, after its last step."""
         trainer = self.trainer(*overrides, folder=folder)
         trainer.fit(*self.splits)
         return trainer
 
 
 @pytest.fixture(name="study")
-def _study(compose: Compose, splits: tuple[data.Split, data.Split]) -> Study:
+def _study(compose: Compose, splits: tuple[Split, Split]) -> Study:
     return Study(compose, splits)
 
 
-def state(trainer: training.Trainer) -> dict[str, object]:
+def state(trainer: Trainer) -> dict[str, object]:
     """Everything that a run leaves."""
     return {
         "model": trainer.model.state_dict(),
@@ -80,7 +78,7 @@ def state(trainer: training.Trainer) -> dict[str, object]:
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(study: Study) -> None:
     first = state(study.fitted())
-    torch.rand(7)  # whatever was drawn before is of no account
+    torch.rand(7)  # what was drawn before does not matter
     assert identical(first, state(study.fitted()))
     assert not identical(first, state(study.fitted("seed=1")))
 
@@ -97,7 +95,7 @@ def test_the_seed_decides_order_and_noise_besides_the_weights(study: Study) -> N
 
 def test_determinism_can_be_switched() -> None:
     for deterministic in (False, True):
-        reproducibility.set_determinism(deterministic, num_threads=1)
+        determinism.set_determinism(deterministic, num_threads=1)
         assert torch.are_deterministic_algorithms_enabled() is deterministic
         assert torch.backends.cudnn.allow_tf32 is not deterministic
 
@@ -115,15 +113,15 @@ def test_resumed_run_equals_uninterrupted_run(
     )
     whole = study.fitted(*knobs)
     stopped = study.trainer(*knobs, folder=tmp_path)
-    train_step = stopped.train_step
+    advance = stopped.advance
 
-    def train_step_and_signal(batch: data.Batch) -> None:
-        train_step(batch)
+    def advance_and_signal(batch: Batch) -> None:
+        advance(batch)
         if stopped.step == step:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(stopped, "train_step", train_step_and_signal)
-    with pytest.raises(training.Interrupted, match=f"by SIGTERM after step {step}"):
+    monkeypatch.setattr(stopped, "advance", advance_and_signal)
+    with pytest.raises(Interrupted, match=f"by SIGTERM after step {step}"):
         stopped.fit(*study.splits)
     resumed = study.trainer(*knobs, folder=tmp_path)
     resumed.resume()
@@ -133,7 +131,7 @@ def test_resumed_run_equals_uninterrupted_run(
 
 
 @pytest.mark.parametrize("knobs", [("seed=0",), ("training.patience=1", "model.lr=1.0e-12")])
-def test_a_run_resumed_behind_its_end_does_no_further_step(
+def test_a_run_resumed_after_its_end_does_no_further_step(
     study: Study, tmp_path: Path, knobs: tuple[str, ...]
 ) -> None:
     whole = study.fitted(*knobs, folder=tmp_path)
@@ -157,8 +155,8 @@ def test_a_run_resumed_behind_its_end_does_no_further_step(
 def test_every_switch_trains_as_a_reference_loop_and_resumes(
     case_of: CaseOf, knobs: tuple[str, ...]
 ) -> None:
-    testing.the_trainer_equals_a_reference_loop(case_of("model=mlp", *knobs))
-    testing.a_resumed_run_equals_an_uninterrupted_one(case_of("model=mlp", *knobs))
+    checks.the_trainer_equals_a_reference_loop(case_of("model=mlp", *knobs))
+    checks.a_resumed_run_equals_an_uninterrupted_one(case_of("model=mlp", *knobs))
 
 
 def test_a_schedule_ends_with_the_last_step(study: Study) -> None:
@@ -166,17 +164,17 @@ def test_a_schedule_ends_with_the_last_step(study: Study) -> None:
     rates = []
     for _ in range(16):  # 4 epochs of 4 steps
         rates.append(trainer.scheduler.get_last_lr()[0])
-        trainer.train_step(study.splits[0][range(8)])
+        trainer.advance(study.splits[0][range(8)])
     assert max(rates) > 0.9 * 3e-3 and rates[-1] < 1e-3 * max(rates)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(
-    study: Study, splits: tuple[data.Split, data.Split]
+    study: Study, splits: tuple[Split, Split]
 ) -> None:
     gradients = []
     for pieces in (1, 3):
         model = study.trainer("model=linear").model
-        loss = training.backward(model, splits[0][range(8)], device=CPU, num_pieces=pieces)
+        loss = backward(model, splits[0][range(8)], device=CPU, num_pieces=pieces)
         gradients.append([loss, *(parameter.grad for parameter in model.parameters())])
     torch.testing.assert_close(*gradients)
 
@@ -187,7 +185,7 @@ def test_clipping_bounds_the_norm_of_the_gradient(study: Study) -> None:
         *knobs, "model.lr=1", "training/schedule=constant", "training.max_gradient_norm=0.01"
     )
     before = nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
-    trainer.train_step(study.splits[0][range(8)])
+    trainer.advance(study.splits[0][range(8)])
     after = nn.utils.parameters_to_vector(trainer.model.parameters()).detach()
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
@@ -203,7 +201,7 @@ def test_augmentation_changes_training_and_nothing_else(study: Study) -> None:
 def test_evaluation_does_not_depend_on_the_batch_size(study: Study) -> None:
     trainer = study.trainer()
     results = [
-        training.evaluate(
+        evaluate(
             trainer.model, study.splits[0], metrics=trainer.metrics, batch_size=size, device=CPU
         )
         for size in (7, 30)
@@ -266,41 +264,41 @@ def test_a_stopped_run_has_only_the_rest_of_its_time_budget(
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(study: Study) -> None:
     trainer = study.trainer("model.lr=1.0e30", "training/schedule=constant", "model=linear")
-    with pytest.raises(training.NonFiniteLoss, match=r"the loss is (inf|nan) at step [2-4]:"):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (inf|nan) at step [2-4]:"):
         trainer.fit(*study.splits)
 
 
-def damage(path: Path, how: str) -> None:
+def corrupt(path: Path, how: str) -> None:
     """What a dying machine or disk does to a file."""
     content = path.read_bytes()
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    path.write_bytes({"empty": b"", "torn": content[:middle], "flipped": flipped}[how])
+    path.write_bytes({"empty": b"", "truncated": content[:middle], "flipped": flipped}[how])
 
 
 @pytest.mark.parametrize(
-    ("how", "num_damaged"), [("empty", 1), ("torn", 1), ("flipped", 1), ("torn", 2)]
+    ("how", "num_corrupt"), [("empty", 1), ("truncated", 1), ("flipped", 1), ("truncated", 2)]
 )
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_changes_nothing(
-    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, num_damaged: int
+def test_a_corrupt_checkpoint_is_skipped_with_a_warning_and_changes_nothing(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, num_corrupt: int
 ) -> None:
     whole = study.fitted()
     study.fitted("training.checkpoint_steps=3", folder=tmp_path)
     paths = checkpoints.list_checkpoints(tmp_path)
     assert [path.name[11:19] for path in paths] == ["00000016", "00000015"]
-    for path in paths[:num_damaged]:
-        damage(path, how)
+    for path in paths[:num_corrupt]:
+        corrupt(path, how)
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
-    assert caplog.text.count("is damaged; going back to the one before") == num_damaged
-    assert resumed.step == (15 if num_damaged == 1 else 0)
+    assert caplog.text.count("is truncated or corrupt; trying the previous checkpoint") == num_corrupt
+    assert resumed.step == (15 if num_corrupt == 1 else 0)
     resumed.fit(*study.splits)
     assert identical(state(whole), state(resumed))
 
 
-def test_a_damaged_checkpoint_does_not_outlive_a_whole_one(study: Study, tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_does_not_outlive_an_intact_one(study: Study, tmp_path: Path) -> None:
     study.fitted("training.checkpoint_steps=3", folder=tmp_path)
-    damage(checkpoints.list_checkpoints(tmp_path)[0], "torn")
+    corrupt(checkpoints.list_checkpoints(tmp_path)[0], "truncated")
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
     resumed.step -= 1
@@ -318,7 +316,7 @@ def test_a_signal_that_kills_the_workers_too_ends_with_a_checkpoint(
         raise RuntimeError("DataLoader worker exited unexpectedly")
 
     monkeypatch.setattr(stopped, "evaluate", die)
-    with pytest.raises(training.Interrupted, match="by SIGTERM after step 4"):
+    with pytest.raises(Interrupted, match="by SIGTERM after step 4"):
         stopped.fit(*study.splits)
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
@@ -339,19 +337,19 @@ def test_a_checkpoint_cannot_hold_code(tmp_path: Path) -> None:
         checkpoints.load_weights(tmp_path / "best.pt")
 
 
-def test_what_is_missing_of_a_finished_run_is_written_again_to_the_byte(
+def test_missing_results_of_a_finished_run_are_restored_byte_for_byte(
     study: Study, tmp_path: Path
 ) -> None:
     trainer = study.fitted(folder=tmp_path)
     metrics = {"validation": trainer.evaluate(study.splits[1])}
     files.write_atomically(tmp_path / "metrics.json", files.to_json(metrics))
-    paths = [tmp_path / name for name in records.RESULTS]
+    paths = [tmp_path / name for name in RESULTS]
     record = {"files": files.hash_files(tmp_path, paths), "metrics": metrics}
     for path in paths:
         path.unlink()
     assert checkpoints.restore_results(tmp_path, record)
     assert files.hash_files(tmp_path, paths) == record["files"]
-    damage(paths[0], "flipped")
+    corrupt(paths[0], "flipped")
     assert not checkpoints.restore_results(tmp_path, record)
 
 

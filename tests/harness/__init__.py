@@ -1,0 +1,1 @@
+"""The tests of a study's harness, run on a bake: see tests/test_harness.py."""
