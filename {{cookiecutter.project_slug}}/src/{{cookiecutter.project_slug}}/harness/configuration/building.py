@@ -115,8 +115,7 @@ def _build_schedule(
     except StudyError as error:
         if "momentum" not in str(error):
             raise
-        hint = "add training.schedule.cycle_momentum=false (with a + before it), or use constant"
-        raise StudyError(f"{error}; {hint}") from error
+        raise StudyError(f"{error}; type +{path}.cycle_momentum=false") from error
     if isinstance(scheduler, ReduceLROnPlateau):
         raise StudyError(f"{path}: must depend on the step alone, not on a metric")
     made: torch.optim.lr_scheduler.LRScheduler = scheduler

@@ -42,14 +42,10 @@ def _describe_unknown_key(key: str, text: str, known: Sequence[str]) -> str:
     if key in known and (inside := re.search(r"Key '([^']+)' is not in struct", text)):
         inner = f"{key}.{inside[1]}"
         siblings = [name for name in known if name.rpartition(".")[0] == key]
-        hint = f"to add it: +{inner}=VALUE"
-        nearest = suggest(inner, siblings) if _is_near(inner, siblings) else ""
-        return f"{inner}: there is no such key{nearest}; {hint}"
+        near = difflib.get_close_matches(inner, siblings, n=1, cutoff=0.9)
+        hint = suggest(inner, near) if near else f"; to add it: +{inner}=VALUE"
+        return f"{inner}: there is no such key{hint}"
     return f"{key}: there is no such key{suggest(key, known)}"
-
-
-def _is_near(name: str, known: Sequence[str]) -> bool:
-    return bool(difflib.get_close_matches(name, known, n=1, cutoff=0.8))
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

@@ -42,8 +42,6 @@ def open_run(config: DictConfig) -> Iterator[Run]:
         has_config = (folder / "config.yaml").exists()
         if resume is None and (metrics is None or config.run_dir is not None or not has_config):
             write_config(config, folder)
-        if metrics is None:
-            log.info("run folder: %s", folder)
         yield Run(ROOT, folder, identity, values, overrides, metrics)
 
 

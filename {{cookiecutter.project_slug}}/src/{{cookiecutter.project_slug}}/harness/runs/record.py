@@ -147,6 +147,7 @@ class Record:
         self.values.setdefault("started", part["started"])
         self.values |= {"status": "running", "exit_code": None, "error": None}
         self._write()
+        log.info("run folder: %s", self.folder)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(self.handler)
         return self
