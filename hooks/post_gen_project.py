@@ -62,7 +62,7 @@ def find_template(answers: dict[str, Any]) -> tuple[str, str]:
         return answers["_template"], answers["_commit"]
     typed_in = os.environ.get("PWD", "")  # cookiecutter gives a path as it was typed
     folder = Path(typed_in, answers["_repo_dir"])
-    if not (folder / ".git").exists():
+    if not ((folder / ".git").exists() and (folder / "cookiecutter.json").exists()):
         raise OSError(f"{folder} is not a git repository")
     at = ("-C", str(folder))
     if Path(typed_in, answers["_template"]).is_dir():
@@ -116,27 +116,28 @@ def commit_all() -> str:
     return ""
 
 
-def attempt(step: Callable[[], str | None]) -> str:
-    """Returns why a step was not taken; what the machine lacks never costs the study."""
+def attempt(what: str, step: Callable[..., str | None], *arguments: object) -> None:
+    """Takes a step; what the machine lacks costs a line on the screen, never the study."""
     try:
-        return step() or ""
+        reason = step(*arguments)
     except subprocess.CalledProcessError as error:
-        return (error.stderr.strip().splitlines() or [str(error)])[-1]
+        reason = (error.stderr.strip().splitlines() or [str(error)])[-1]
     except OSError as error:
-        return str(error)
+        reason = str(error)
+    if reason:
+        print(f"No {what}: {reason}", file=sys.stderr)
 
 
 def main() -> None:
-    """Finishes the study; what could not be done costs a line on the screen."""
+    """Finishes the study."""
     answers = dict(json.loads(ANSWERS))
     if LICENSE == "none":
         Path("LICENSE").unlink(missing_ok=True)
     if is_compared(answers):
         return
-    if reason := attempt(lambda: record_template(answers)):
-        print(f"No record of the template, for updates: {reason}", file=sys.stderr)
-    if reason := attempt(commit_all):
-        print(f"No first commit: {reason}", file=sys.stderr)
+    if shutil.which("git"):
+        attempt("record of the template, for updates", record_template, answers)
+    attempt("first commit", commit_all)
     print(NEXT)
 
 
