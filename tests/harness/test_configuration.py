@@ -90,7 +90,7 @@ def test_a_target_outside_the_study_and_torch_is_never_called(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+training.optimizer.lr=1"], "training.optimizer.lr: is given by the run itself"),
+        (["+training.optimizer.lr=1"], "training.optimizer.lr: is set by the run itself"),
         (["model.network.hidden_sizes=[-1]"], "model.network: .*negative dimension"),
         (
             [

@@ -68,7 +68,7 @@ def test_code_that_was_edited_while_a_sweep_runs_is_not_credited_with_its_number
     second = record(seed=1)
     assert (first["code"], first["git"]) == (second["code"], second["git"])
     (repository / "run.py").write_text("edited_and_not_imported_yet")
-    with pytest.raises(StudyError, match="run.py: has changed while this command ran; type it"):
+    with pytest.raises(StudyError, match="run.py: was edited while this command ran; type the"):
         record(seed=2)
 
 
@@ -113,7 +113,7 @@ def test_a_named_folder_loses_nothing_that_was_not_to_be_replaced(values: dict[s
     values["run_dir"] = "mine"
     other = {**values, "seed": 7}
     folder = do(values)
-    with pytest.raises(StudyError, match="holds another run; .* add replace=true to delete it"):
+    with pytest.raises(StudyError, match="contains another run; .* add replace=true to delete it"):
         do(other)
     assert read_record(folder)["seed"] == 0
     assert do({**other, "replace": True}) == folder
@@ -126,7 +126,7 @@ def test_a_named_folder_loses_nothing_that_was_not_to_be_replaced(values: dict[s
     assert read_record(folder)["seed"] == 7 and len(list(Path().glob(".mine*"))) == 0
     Path("thesis").mkdir()
     Path("thesis", "thesis.tex").touch()
-    with pytest.raises(StudyError, match="holds other files; name an empty or a new folder"):
+    with pytest.raises(StudyError, match="contains other files; name an empty or a new folder"):
         do({**values, "run_dir": "thesis", "force": True})
     assert Path("thesis", "thesis.tex").exists()
 

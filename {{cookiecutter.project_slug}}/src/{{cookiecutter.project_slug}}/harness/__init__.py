@@ -1,6 +1,6 @@
-"""The bench that every study stands on, byte for byte the same in each; nobody edits it.
+"""Everything that is the same in every study, byte for byte; nobody edits it.
 
-It imports nothing of the study: whatever is yours is named by a `_target_` in conf/.
+It imports nothing of the study: what is yours is named by a `_target_` in conf/.
 
 configuration/  composes, checks and builds: the only part that knows Hydra
 training/       the loop, prepared data, checkpoints, determinism

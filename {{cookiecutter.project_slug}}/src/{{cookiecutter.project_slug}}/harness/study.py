@@ -1,4 +1,4 @@
-"""Which study this is: its folder, its package, and what its pyproject.toml says to the harness."""
+"""Which study this is: its folder, its package, and the settings for the harness in its pyproject.toml."""
 
 import functools
 import importlib.util

@@ -75,7 +75,7 @@ def reproduce_all(*, env: bool) -> int:
     """Every published run again, as a table; the exit code is that of the worst."""
     paths = sorted((ROOT / PUBLISHED).glob("*.json"))
     if not paths:
-        raise StudyError(f"{relative(ROOT / PUBLISHED)}: holds no record; type: dvc repro")
+        raise StudyError(f"{relative(ROOT / PUBLISHED)}: contains no record; type: dvc repro")
     rows = []
     for path in paths:
         print(f"running {path.stem} again ...", file=sys.stderr)

@@ -43,7 +43,7 @@ def build(node: DictConfig | None, path: str, **arguments: Any) -> Any:
     if node is None:
         return None
     for key in [key for key in arguments if key in node]:
-        raise StudyError(f"{path}.{key}: is given by the run itself; drop this")
+        raise StudyError(f"{path}.{key}: is set by the run itself; remove it")
     try:
         return factory(node, path)(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -65,7 +65,7 @@ def build_trainer(
         folder: Where the run writes; None writes nothing.
 
     Raises:
-        StudyError: a part cannot be built; the message says where it stands.
+        StudyError: a part cannot be built; the message names it.
     """
     model = build(config.model.network, "model.network").to(device)
     optimizer = _build_optimizer(config, model)
@@ -106,7 +106,7 @@ def _build_schedule(
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     node, path = config.training.schedule, "training.schedule"
-    # what only a run knows goes to a schedule that takes it and whose YAML leaves it open
+    # these depend on the run: given to a schedule that has the argument, unless its YAML sets it
     known = {"max_lr": config.model.lr, "total_steps": num_steps, "T_max": num_steps}
     takes = inspect.signature(locate(node["_target_"], path)).parameters
     known = {key: value for key, value in known.items() if key in takes and key not in node}

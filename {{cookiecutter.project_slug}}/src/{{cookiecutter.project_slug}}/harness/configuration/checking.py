@@ -52,7 +52,7 @@ class Tolerance:
 @dataclass
 class Model:
     """The keys of conf/model/: the network, the learning rate that it was tuned for, and which
-    checks do not hold for it, with the reason."""
+    checks do not apply to it, with the reason."""
 
     network: Any
     lr: float
@@ -117,7 +117,7 @@ def bind(
     Args:
         node: A part of the configuration.
         function: What its keys are the arguments of, letter for letter.
-        path: Where the node stands, for messages.
+        path: Of the node, for messages.
         also: Keys that are allowed besides.
         partial: Whether the program gives further arguments itself.
 
@@ -144,12 +144,12 @@ def bind(
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """A value as its annotation says; what OmegaConf has no type for passes as it is."""
+    """A value in the type of its annotation; unchanged where OmegaConf has no such type."""
     known = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if hint is Any or (
         isinstance(value, (bool, int, float, str, NoneType)) and type(value) in known
     ):
-        return value  # OmegaConf would say the same, a thousand times slower
+        return value  # OmegaConf does the same, a thousand times slower
     if get_origin(hint) is Sequence:
         hint = list[get_args(hint)]  # type: ignore[misc]  # the one sequence that OmegaConf knows
     try:

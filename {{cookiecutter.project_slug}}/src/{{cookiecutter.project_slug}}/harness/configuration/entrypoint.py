@@ -60,7 +60,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
 
 def _run(composed: Callable[[], Any]) -> Any:
-    """Calls a composed function, and turns whatever ends it into a line and an exit code."""
+    """Calls a composed function, and turns an error or a signal into one line and an exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
     failures = Path("runs", f".failures-{uuid.uuid4().hex}")
     os.environ[FAILURES] = str(failures.absolute())

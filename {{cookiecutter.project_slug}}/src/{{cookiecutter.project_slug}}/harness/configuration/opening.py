@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def open_run(config: DictConfig) -> Iterator[Run]:
-    """Holds the folder of a run for as long as it lasts; only this process works in it.
+    """Locks the folder of a run for as long as the run lasts.
 
     Args:
         config: Resolved and checked.

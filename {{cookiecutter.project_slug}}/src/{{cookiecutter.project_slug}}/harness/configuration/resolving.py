@@ -47,7 +47,7 @@ def _of_interrupted(name: str) -> DictConfig:
     folder = Path(name)
     others = [item for item in typed_overrides() if not item.startswith("resume=")]
     if others:
-        raise StudyError(f"{others[0]}: a resumed run keeps its configuration; drop this")
+        raise StudyError(f"{others[0]}: a resumed run keeps its configuration; remove this")
     record = read_record(folder)
     if record.get("status") == "finished" and record.get("ended_by") != "time budget":
         raise StudyError(f"resume={folder}: is finished; its numbers are in {folder}/metrics.json")

@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import StudyError
 from ..files import hash_files
 from ..study import PACKAGE
+from .reads import reads_ignored
 
 log = logging.getLogger(__name__)
 # Modules of the harness, or packages of them, that cannot change a number, and why. All others that
@@ -40,7 +41,7 @@ WITHOUT_EFFECT = {
     "study": "where the study is",
     "training.history": "how history.csv is written; the numbers in it are of the trainer",
 }
-ANY = "*"  # stands for a module whose name is computed: whatever is the researcher's may be meant
+ANY = "*"  # a module whose name is computed: it may be any of the researcher's
 DYNAMIC = ("import_module", "__import__")
 IGNORED_FIELDS = ("ctx", "kind", "type_comment", "type_ignores")  # of a syntax tree
 
@@ -97,7 +98,7 @@ def code_in_use(root: Path, config: Mapping[str, Any]) -> dict[str, str]:
         elif name in first_code and (root / name).resolve() in imported:
             log.warning("%s: was edited; this command still uses what it had imported", name)
         else:
-            raise StudyError(f"{name}: has changed while this command ran; type it again")
+            raise StudyError(f"{name}: was edited while this command ran; type the command again")
     return {name: first_code[name] for name in now}
 
 
@@ -118,7 +119,8 @@ def hash_source(root: Path) -> dict[str, str]:
         inside = path.relative_to(root).parts
         if path.is_file() and not any(part.endswith(made) or part[0] == "." for part in inside):
             paths.append(path)
-    return hash_files(root, paths)
+    with reads_ignored():
+        return hash_files(root, paths)
 
 
 def called_by(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _is_without_effect(module: str) -> bool:
 
 
 def _library(root: Path, package: str) -> Path | None:
-    """The folder that holds a package whose code no version stands for; None for all others."""
+    """The folder with the code of a package that no version identifies; None for all others."""
     if package == PACKAGE:
         return root / "src"
     if package in sys.stdlib_module_names or package in ("__main__", "torch", "numpy"):
@@ -260,7 +262,7 @@ def _canonical(node: Any) -> Iterator[str]:
 
 
 def _is_docstring(node: Any) -> bool:
-    """A string that stands alone: a docstring, or a comment in quotes."""
+    """A string as a statement: a docstring, or a comment in quotes."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -269,7 +271,7 @@ def _is_docstring(node: Any) -> bool:
 
 
 def is_same_code(study: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the code that a record knows: that which could change its numbers."""
+    """Whether a folder contains the code of a record, as far as it can change a number."""
     if record["code"]:
         config = called_by(record["config"])
         return bool({**code_of(study, config), **versions_of_targets(config)} == record["code"])

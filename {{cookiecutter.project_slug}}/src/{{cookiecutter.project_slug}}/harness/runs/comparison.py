@@ -46,7 +46,7 @@ def compare(before: Path, now: Path) -> Comparison:
     """Compares two finished runs, each a folder or a published record.
 
     A number that is only close is good enough on another machine alone, where the last bits of a
-    sum may differ; how close, the configuration of the first run says under `tolerance`.
+    sum may differ; how close: see `tolerance` in the configuration of the first run.
     """
     old, new = read_record(before), read_record(now)
     changes = find_drift(old, new)

@@ -8,7 +8,7 @@ from .fingerprint import flatten
 
 HARDWARE = ("processor", "instructions", "cores", "gpus", "driver", "cuda", "system", "threads")
 FOLLOWED = {"num_threads", "deterministic"}  # the number of threads follows from these
-HASHED = ("code", "data")  # kinds whose values are hashes, which say nothing to a reader
+HASHED = ("code", "data")  # kinds whose values are hashes, which are not shown
 ELSEWHERE = ("hardware", "environment")  # kinds that excuse a number that is only close
 
 
@@ -67,12 +67,12 @@ def find_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change
 
 
 def read_changes(values: Sequence[Mapping[str, Any]] | None) -> list[Change]:
-    """Changes as they stand in a record."""
+    """Changes from the form that a record has."""
     return [Change(**value) for value in values or ()]
 
 
 def write_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Changes as they stand in a record."""
+    """Changes from the form that a record has."""
     return [asdict(change) for change in changes]
 
 
@@ -87,12 +87,12 @@ def _config_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cha
 
 
 def _word(config: Mapping[str, Any], key: str) -> Any:
-    """A value of a configuration, told apart from none at all."""
+    """A value of a configuration as text; None if the key is missing."""
     return str(config[key]) if key in config else None
 
 
 def _code_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What two records know of their code: digests, or, of an earlier version, hashes of bytes."""
+    """The code of two records: digests; or hashes of bytes if one is of an earlier version."""
     key = "code" if before.get("code") and now.get("code") else "source"
     return [record.get(key) or {} for record in (before, now)]
 
@@ -107,7 +107,7 @@ def hardware_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Ch
 
 
 def _environment_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Packages by name; the hash of the lock alone where no version in it tells."""
+    """Packages by name; the hash of the lock only if no version in it differs."""
     found = [
         Change("environment", name, before.get(name), now.get(name))
         for name in ("python", "torch")
@@ -118,7 +118,7 @@ def _environment_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
         old, new = ((record.get("packages") or {}).get(kind) for record in (before, now))
         for change in _mapping_drift("environment", old or {}, new or {}) if old and new else ():
             if change.key == "torch" and before.get("torch") != now.get("torch"):
-                continue  # said already
+                continue  # already in the list
             lock_is_told |= kind == "locked"
             found.append(Change("environment", f"{change.key} ({kind})", change.old, change.new))
     if before["lock"] != now["lock"] and not lock_is_told:

@@ -1,7 +1,7 @@
 """What a run is known by.
 
-Two runs with the same identity compute the same numbers: it holds the configuration, the code, the
-data, the locked environment, the versions of Python and torch and the kind of device, nothing else.
+Two runs with the same identity compute the same numbers: it consists of the configuration, the code,
+the data, the locked environment, the versions of Python and torch and the kind of device.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 from ..files import hash_file
 from .code import called_by, code_in_use, versions_of_targets
 
-# Keys of the configuration that cannot change a number: where a run writes and what is said of it.
+# Keys of the configuration that cannot change a number: where a run writes, and descriptions.
 WITHOUT_EFFECT = (
     *("description", "note", "group", "rerun_of", "price_per_hour", "tolerance"),
     *("run_dir", "force", "replace", "resume", "data.folder"),
@@ -47,7 +47,7 @@ def identify(
         "data": dict(data),
         "lock": hash_file(root / "requirements.lock"),
         "python": platform.python_version(),
-        "torch": metadata.version("torch").partition("+")[0],  # which the lock does not hold
+        "torch": metadata.version("torch").partition("+")[0],  # which is not in the lock
         "device": device,
     }
 

@@ -1,7 +1,7 @@
 """Which folder a run works in: never two runs in one, and never the same run twice.
 
-A run is known by its fingerprint (see fingerprint.py), which stands in its record. Whoever starts
-a run looks for that fingerprint in runs/ first: a finished run is not done again, an interrupted
+A run is known by its fingerprint (see fingerprint.py), which is in its record. Whoever starts a
+run looks for that fingerprint in runs/ first: a finished run is not done again, an interrupted
 one is resumed, one that another process is working on is waited for.
 """
 
@@ -37,20 +37,20 @@ def claim(
     *,
     resume: Path | None = None,
 ) -> Iterator[Path]:
-    """Holds the lock of a run's folder for as long as the run lasts.
+    """Locks a run's folder for as long as the run lasts.
 
     Args:
         root: The study's folder.
         identity: What the run is known by.
         config: `run_dir`, `force`, `replace` and `device` of the resolved configuration count.
         overrides: The command line, for the name of a new folder.
-        resume: The folder to resume in, whatever is known of it.
+        resume: The folder to resume in, whatever its fingerprint.
 
     Yields:
         A new folder; or that of the same run, which may be finished; or `resume`.
 
     Raises:
-        StudyError: the folder holds something that would be lost, or cannot be made.
+        StudyError: the folder contains something that would be lost, or cannot be made.
     """
     folder, lock = _acquire(root, identity, config, overrides, resume)
     try:
@@ -79,7 +79,7 @@ def _acquire(
                 lock.acquire(timeout=0)
                 if not (
                     folder / NAME
-                ).exists():  # known to all before the lock on runs/ is released
+                ).exists():  # visible to all before the lock on runs/ is released
                     head = {"version": VERSION, "fingerprint": fingerprint(identity)}
                     write_atomically(folder / NAME, to_json({**head, "status": "running"}))
             return folder, lock
@@ -112,7 +112,7 @@ def _lock(folder: Path) -> FileLock:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether a process works in a folder; a run that says `running` and is not was killed."""
+    """Whether a process works in a folder: if not, a run with the status `running` was killed."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -123,7 +123,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def status(folder: Path) -> str:
-    """`running`, `finished`, `failed`, `interrupted`, or `killed`: it says running and is dead."""
+    """`running`, `finished`, `failed`, `interrupted`, or `killed`: recorded as running, without a process."""
     recorded = str(read_record(folder)["status"])
     return "killed" if recorded == "running" and not is_alive(folder) else recorded
 
@@ -139,7 +139,7 @@ def read_finished(folder: Path, *, except_budget: bool = False) -> dict[str, Any
 
 
 def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
-    """The folders in runs/, and `named`, that hold the run with this fingerprint.
+    """The folders in runs/, and `named`, with the run of this fingerprint.
 
     A run that read files which have changed since is not the same run. The best comes first: what
     is running, what is finished, `named`, what is no rerun.
@@ -176,7 +176,7 @@ def _rank(folder: Path, named: Path | None) -> tuple[bool, ...]:
 
 
 def _inputs_are_unchanged(root: Path, folder: Path) -> bool:
-    """Whether every file that the run read, besides what it is known by, is still the same."""
+    """Whether every file that the run read, besides code, configuration and prepared data, is unchanged."""
     changed = changed_inputs(root, read_record(folder).get("inputs") or {})
     if changed:
         log.info("%s: is not reused: it read %s, which has changed since", folder, changed[0])
@@ -186,7 +186,7 @@ def _inputs_are_unchanged(root: Path, folder: Path) -> bool:
 def _choose(
     root: Path, identity: Mapping[str, Any], config: Mapping[str, Any], overrides: Sequence[str]
 ) -> Path:
-    """The folder for a run: one that holds it already, or one that is made for it."""
+    """The folder for a run: one that contains it already, or a new one."""
     named = Path(config["run_dir"]) if config["run_dir"] else None
     known = [] if config["force"] else _find_on_any_device(root, identity, config, named)
     if named is None:
@@ -202,7 +202,7 @@ def _choose(
 def _find_on_any_device(
     root: Path, identity: Mapping[str, Any], config: Mapping[str, Any], named: Path | None
 ) -> list[Path]:
-    """The folders that hold a run; with device=auto also those of another kind of device."""
+    """The folders of a run; with device=auto also those of another kind of device."""
     known = find(root, fingerprint(identity), named)
     if known or config["device"] != "auto":
         return known
@@ -226,25 +226,25 @@ def _new_folder(overrides: Sequence[str]) -> Path:
 
 
 def _make_room(folder: Path, *, replace: bool) -> None:
-    """Leaves `folder` empty. What it held is kept aside until the new run has begun."""
+    """Leaves `folder` empty. Its content is kept aside until the new run has begun."""
     aside = _aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not any(path.name != LOCK for path in folder.iterdir()):
         return
     if not (folder / NAME).is_file():
-        raise StudyError(f"run_dir={folder}: holds other files; name an empty or a new folder")
+        raise StudyError(f"run_dir={folder}: contains other files; name an empty or a new folder")
     if is_alive(folder):
         raise StudyError(f"run_dir={folder}: another process is working in it; name another folder")
     if not replace:
         hint = "name another folder, or add replace=true to delete it"
-        raise StudyError(f"run_dir={folder}: holds another run; {hint}")
+        raise StudyError(f"run_dir={folder}: contains another run; {hint}")
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     folder.mkdir()
 
 
 def _aside(folder: Path) -> Path:
-    """Where the run that a folder held is kept until its replacement has begun."""
+    """Where the previous run of a folder is kept until its replacement has begun."""
     return folder.with_name(f".{folder.name}.old")
 
 

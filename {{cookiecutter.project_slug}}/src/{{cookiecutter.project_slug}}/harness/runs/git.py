@@ -26,7 +26,7 @@ def describe_git(root: Path) -> tuple[dict[str, Any] | None, bytes]:
 
     Returns:
         None outside a repository with a commit, or without git. An image has neither: its commit
-        is given when it is built, and stands in GIT_REV.
+        is given when it is built, in GIT_REV.
     """
     own = [".", ":(exclude)results", ":(exclude)dvc.lock"]
     secret = [f":(exclude,glob,icase)**/{name}{end}" for name in SECRET for end in ("", "/**")]
@@ -82,7 +82,7 @@ def _patch(root: Path, untracked: list[str], own: list[str]) -> tuple[list[str],
         for start in range(0, len(small), 500):  # a command line has a limit
             chosen = [f":(top,literal){name}" for name in small[start : start + 500]]
             git(root, "add", "--intent-to-add", "--", *chosen, env=environment)
-        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--unified=3")  # whatever is set
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--unified=3")  # whatever the user has set
         words = ("diff", "HEAD", "--binary", *plain, "--src-prefix=a/", "--dst-prefix=b/")
         patch = git(root, *words, "--", *own, env=environment)
     return [name for name in sizes if name not in small], patch

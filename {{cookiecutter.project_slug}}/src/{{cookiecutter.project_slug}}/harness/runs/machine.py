@@ -57,7 +57,7 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model of the processor; Linux alone tells it in a file."""
+    """The model of the processor; only Linux has it in a file."""
     with suppress(OSError, IndexError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         return str(re.findall(r"model name\s*:\s*(.*)", text)[0])
@@ -73,7 +73,7 @@ def _driver() -> str | None:
 
 
 def read_energy(device: str) -> float | None:
-    """Joules that a graphics card has taken since its driver was loaded, if it tells."""
+    """Joules that a graphics card has used since its driver was loaded, if it is measured."""
     if not device.startswith("cuda"):
         return None
     import torch  # pylint: disable=import-outside-toplevel

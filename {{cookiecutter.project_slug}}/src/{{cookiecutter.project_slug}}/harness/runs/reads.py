@@ -1,24 +1,26 @@
 """Which files of the study a run reads: it may depend on any of them.
 
-Code, configuration and prepared data are known in another way; every other file is an input.
+Code, configuration and prepared data have hashes of their own; every other file is an input.
 """
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..files import MANIFEST, hash_file, hash_files
 
-# What is known of a run in another way, or is its result.
+# What has a hash of its own in the record, or is a result.
 UNWATCHED = (
     *(".dvc", ".git", ".venv", "conf", "dvc.lock", "pyproject.toml", "requirements.lock"),
     *("results", "run.py", "runs"),
 )
-CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/: known by what the configuration reaches
+CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/: see code.py
 
 _watched: list[Path] = []  # the study's folder, once it is watched
+_ignored: list[bool] = []  # not empty while the harness hashes files
 _read: set[str] = set()  # every file below it that this process has opened to read
 
 
@@ -30,6 +32,16 @@ def watch_reads(root: Path) -> None:
         _watched.append(root)
 
 
+@contextmanager
+def reads_ignored() -> Iterator[None]:
+    """Notes nothing in here: what the harness reads in order to hash it is no input of the run."""
+    _ignored.append(True)
+    try:
+        yield
+    finally:
+        _ignored.pop()
+
+
 def forget_read(path: str | Path) -> None:
     """Forgets a file that was read for a check: it cannot change a number, so it is no input."""
     _read.discard(os.path.abspath(path))
@@ -37,7 +49,7 @@ def forget_read(path: str | Path) -> None:
 
 def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
     """Called by Python for each audit event; only `open` matters here."""
-    if event != "open" or not isinstance(arguments[0], (str, bytes, Path)):
+    if event != "open" or _ignored or not isinstance(arguments[0], (str, bytes, Path)):
         return
     name, mode, flags = arguments
     if not ("w" in (mode or "") or "a" in (mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)):
@@ -47,10 +59,10 @@ def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of what was read in the study so far, besides what is known in another way.
+    """The SHA-256 of what was read in the study so far, besides what has a hash of its own.
 
     That is its code, its configuration, and prepared data. What worker processes and compiled code
-    read is not seen. A file that is in `known` keeps the hash that it has there.
+    read is not noticed. A file that is in `known` keeps the hash that it has there.
     """
     skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix)]
     paths = []
@@ -65,12 +77,13 @@ def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def changed_inputs(root: Path, known: Mapping[str, str]) -> list[str]:
-    """Those of the files that a run read (`known`, by their hashes) that have changed since."""
-    return [
-        name
-        for name, before in known.items()
-        if not (root / name).is_file() or hash_file(root / name) != before
-    ]
+    """The files that a run read (`known`, with their hashes) and that have changed since."""
+    with reads_ignored():
+        return [
+            name
+            for name, before in known.items()
+            if not (root / name).is_file() or hash_file(root / name) != before
+        ]
 
 
 def _is_prepared(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Files:
     config.yaml     the resolved configuration: every value of the run
-    record.json     everything else that is known of it; docs/record.md describes each key
+    record.json     everything else; docs/record.md describes each key
     changes.patch   what was in the work tree and in no commit, if anything was
     run.log         what the run logged
     history.csv     a row an epoch          metrics.json   the final numbers
@@ -36,7 +36,7 @@ from .run import Metrics, Run
 log = logging.getLogger(__name__)
 VERSION = 3
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
-# Of the overrides of a run, what says where it writes and not what it is.
+# Overrides that do not describe what a run computes.
 WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
 RESULTS = ("best.pt", "history.csv", "metrics.json")
 NAME = "record.json"
@@ -51,7 +51,7 @@ def key_of(override: str) -> str:
 def name_from(overrides: Sequence[str]) -> str:
     """A name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
 
-    It holds no character that has a meaning to a shell or to Hydra.
+    It contains no character with a meaning to a shell or to Hydra.
     """
     typed = [item.lstrip("+~") for item in overrides if key_of(item) not in WITHOUT_MEANING]
     readable = "_".join(typed)
@@ -111,10 +111,10 @@ def _change_from_line(line: str) -> dict[str, Any]:
 
 
 class Record:
-    """The record of a run, from its beginning to its end, whatever ends it.
+    """The record of a run, from its beginning to its end, also if an error or a signal ends it.
 
     Its status is `running`, then `finished`, `interrupted` or `failed`, with the error. If the
-    folder holds the record of an earlier part of the run, that one is continued.
+    folder contains the record of an earlier part of the run, that one is continued.
 
         with Record(run) as record:
             record["ended_by"] = trainer.fit(train, validation)
@@ -179,7 +179,7 @@ class Record:
             self.handler.close()
 
     def _note(self, error: BaseException) -> None:
-        """Status and error; the log gets the traceback, the console whatever its caller prints."""
+        """Status and error; the traceback goes to the log only."""
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         self["status"] = "interrupted" if interrupted else "failed"
         self["exit_code"] = RESUMABLE if interrupted else 1
@@ -213,7 +213,7 @@ class Record:
         return named if named != "auto" else str(self["device"])
 
     def _cost(self) -> dict[str, Any]:
-        """Device hours times the price in the configuration, and energy where it is known."""
+        """Device hours times the price in the configuration, and energy where it is measured."""
         hours = self["seconds"] / 3600
         price = self["config"].get("price_per_hour")
         joules = None
@@ -243,7 +243,7 @@ def _stamp(moment: datetime) -> str:
 
 
 def _next_part(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run that is resumed; with other code no one fingerprint stands for it.
+    """The record of a run that is resumed; with other code it has no fingerprint.
 
     Raises:
         StudyError: the data are others than those that the run began with.
@@ -291,7 +291,7 @@ def describe(run: Run) -> dict[str, Any]:
     source = source_in_use(root)
     if root not in _git_at_first or source == hash_source(root):
         _git_at_first[root] = describe_git(root)
-    git, patch = _git_at_first[root]  # of an edit during a sweep, its later jobs know nothing
+    git, patch = _git_at_first[root]  # later jobs of a sweep ignore edits made since
     if patch:
         write_atomically(run.folder / "changes.patch", patch)
     return {

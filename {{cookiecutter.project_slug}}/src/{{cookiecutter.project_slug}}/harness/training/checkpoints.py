@@ -1,4 +1,4 @@
-"""Weights and checkpoints: files whose name tells whether they are intact, and never hold code."""
+"""Weights and checkpoints: files that are verified by their names and contain no code."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Writes a checkpoint, and removes all others but the previous one.
 
-    Its name holds its step and the hash of its content, which a truncated or corrupt file has not.
+    Its name contains its step and the hash of its content, so a truncated or corrupt file is
+    recognised.
     """
     content = to_bytes(state)
     digest = hashlib.sha256(content).hexdigest()[:16]
@@ -100,7 +101,7 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, An
     """Loads tensors and plain values, never code.
 
     Raises:
-        StudyError: the file is missing, corrupt, or holds anything else.
+        StudyError: the file is missing, corrupt, or contains anything else.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)

@@ -78,7 +78,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def kind_of(name: str) -> str:
-    """The kind of device that a name stands for: `cpu`, `cuda` or `mps`, whether it is here or not.
+    """The kind of device of a name: `cpu`, `cuda` or `mps`, present or not.
 
     Raises:
         StudyError: there is no such kind.
@@ -102,11 +102,11 @@ def set_up(device: str, deterministic: bool, num_threads: int, seed: int) -> tor
 
 
 def set_determinism(deterministic: bool, *, num_threads: int) -> None:
-    """Same inputs, same bits; or, with `deterministic=False`, whatever is fastest.
+    """Same inputs, same bits; or, with `deterministic=False`, the fastest kernels.
 
     Args:
         deterministic: torch refuses kernels whose result depends on timing, and does float32
-            arithmetic in float32. False lets cuDNN choose, allows TF32 and takes every core.
+            arithmetic in float32. False lets cuDNN choose, allows TF32 and uses every core.
         num_threads: Threads of the CPU. The last bits of a convolution depend on it, so it is
             part of the configuration; not used when `deterministic` is False.
     """

@@ -22,14 +22,14 @@ def prepare(folder: Path, fields: Fields, parameters: Mapping[str, Any]) -> None
     Args:
         folder: Where the splits go; prepared data that are there are replaced.
         fields: What the reader returned; `target` among them.
-        parameters: What `data.prepare` says: `split_seed`, `validation_fraction`, `test_fraction`
+        parameters: The values of `data.prepare`: `split_seed`, `validation_fraction`, `test_fraction`
             and the reader's own.
 
     Raises:
-        StudyError: the folder holds something else, or the fields cannot be split.
+        StudyError: the folder contains other files, or the fields cannot be split.
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
-        raise StudyError(f"data.folder={folder}: holds other files; name a new folder")
+        raise StudyError(f"data.folder={folder}: contains other files; name a new folder")
     keys = hash_rows(fields)
     kept = unique_rows(keys, fields["target"])
     splits = draw_splits(
@@ -62,7 +62,7 @@ def unique_rows(keys: list[str], target: np.ndarray) -> list[int]:
     """The first row of each content, so that no two splits can share one.
 
     Raises:
-        StudyError: the same inputs stand in two rows with two targets.
+        StudyError: two rows have the same inputs and different targets.
     """
     first: dict[str, int] = {}
     for row, key in enumerate(keys):

@@ -1,6 +1,6 @@
 """Prepared splits to batches: dictionaries of named tensors, one of them the `target`.
 
-A prepared folder (see preparation.py) holds a file `<split>/<field>.npy` for each field, with an
+A prepared folder (see preparation.py) contains a file `<split>/<field>.npy` for each field, with an
 instance a row, read by memory map, so it may be larger than memory; and a manifest of what it was
 made from and of each file's size and hash.
 """
@@ -71,7 +71,7 @@ def verify_prepared(folder: str | Path, parameters: Mapping[str, Any]) -> dict[s
 
     Args:
         folder: The prepared folder.
-        parameters: What `data.prepare` says now.
+        parameters: The values of `data.prepare`.
 
     Returns:
         The SHA-256 of each file, by its name in the folder.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a model is trained; conf/training/ gives every value and says what it does.
+    """How a model is trained; conf/training/ gives every value and describes it.
 
     Raises:
         ValueError: a value is out of its range.

@@ -65,7 +65,7 @@ class Trainer:
     """A model in training, and everything that it carries from one step to the next.
 
     For a training step of your own, write a subclass with another `train_step` in a file of yours
-    and name it in conf/training/; it is held to the same checks.
+    and name it in conf/training/; the same checks apply to it.
 
     Args:
         model: Already on `device`.
