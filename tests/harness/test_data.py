@@ -79,7 +79,7 @@ def test_contradictory_rows_are_refused_and_nothing_is_written(tmp_path: Path) -
 def test_prepare_never_replaces_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "thesis.tex").touch()
-    with pytest.raises(StudyError, match="holds other files; name a new folder"):
+    with pytest.raises(StudyError, match="contains other files; name a new folder"):
         prepare_table(TINY.read_text(), tmp_path)
     assert (tmp_path / "prepared" / "thesis.tex").exists()
 

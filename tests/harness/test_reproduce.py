@@ -1,4 +1,4 @@
-"""A run again from its record: the verdict, and what is named as the cause of a difference."""
+"""A run repeated from its record: the verdict, and what is named as the cause of a difference."""
 
 import json
 import re
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Copy
 
-from {{ cookiecutter.project_slug }} import comparison, identity, records
+from my_study.harness.runs import comparison
+from my_study.harness.runs.comparison import compare
+from my_study.harness.runs.drift import find_drift, read_changes, write_changes
+from my_study.harness.runs.record import VERSION
+
+from .conftest import Copy
 
 Finished = Callable[..., Path]
 BASE: dict[str, Any] = {
-    "version": records.VERSION,
+    "version": VERSION,
     "fingerprint": "0" * 64,
     "status": "finished",
     "config": {"model": {"lr": 0.1}, "tolerance": {"relative": 0.01, "absolute": 0.0}},
@@ -73,19 +77,21 @@ def _finished(tmp_path: Path) -> Finished:
 
 
 @pytest.mark.parametrize("line", DRIFTS)
-def test_what_changed_is_named_and_nothing_else(line: str) -> None:
-    assert identity.explain(BASE, {**BASE, **DRIFTS[line]}) == [line]
+def test_each_change_is_named_and_nothing_else(line: str) -> None:
+    changes = find_drift(BASE, {**BASE, **DRIFTS[line]})
+    assert [str(change) for change in changes] == [line]
+    assert read_changes(json.loads(json.dumps(write_changes(changes)))) == changes
 
 
 def test_what_cannot_change_a_number_is_not_named(finished: Finished) -> None:
     config = {**BASE["config"], "note": "x", "run_dir": "y", "device": "auto"}
     other = finished("b", config=config, hardware={**BASE["hardware"], "host": "b"})
-    found = comparison.compare(finished("a"), other)
+    found = compare(finished("a"), other)
     assert found == comparison.Comparison(comparison.IDENTICAL, [], [])
 
 
 def test_another_number_without_a_cause_is_nondeterminism(finished: Finished) -> None:
-    found = comparison.compare(finished("a"), finished("b", metrics={"validation": {"loss": 1.1}}))
+    found = compare(finished("a"), finished("b", metrics={"validation": {"loss": 1.1}}))
     assert found.verdict == comparison.DIFFERENT
     assert found.numbers == ["validation loss: 1.0 -> 1.1"]
     assert found.causes == ["nothing that is recorded changed: nondeterminism"]
@@ -104,14 +110,14 @@ def test_a_close_number_is_good_enough_on_another_machine_alone(
 ) -> None:
     hardware = {**BASE["hardware"], "processor": "two"} if elsewhere else BASE["hardware"]
     other = finished("b", metrics={"validation": {"loss": loss}}, hardware=hardware)
-    assert comparison.compare(finished("a"), other).verdict == verdict
+    assert compare(finished("a"), other).verdict == verdict
 
 
 def test_of_the_history_the_first_epoch_that_differs_is_shown(finished: Finished) -> None:
     history = [BASE["history"][0], {"epoch": 2.0, "train_loss": 1.5}, {"epoch": 3.0}]
-    found = comparison.compare(finished("a"), finished("b", history=history))
+    found = compare(finished("a"), finished("b", history=history))
     assert found.numbers == ["epoch 2 train_loss: 1.0 -> 1.5"]
-    found = comparison.compare(finished("a"), finished("b", files={"best.pt": "2"}))
+    found = compare(finished("a"), finished("b", files={"best.pt": "2"}))
     assert found.numbers == ["weights: differ"] and found.verdict == comparison.DIFFERENT
 
 
@@ -130,12 +136,12 @@ def test_a_run_with_uncommitted_changes_is_reproduced_after_the_tree_has_moved_o
     copy.call("python", "stages/prepare.py")
     copy.call("python", "run.py", "model=linear", "run_dir=runs/mine")
     copy.edit("conf/model/linear.yaml", r"lr: .*", "lr: 0.1")
-    copy.edit(f"src/{identity.__package__}/models.py", r"\Z", "\n# edited since\n")
-    said = copy.call("python", "reproduce.py", "runs/mine")
-    assert said == "identical: runs/mine\n"
+    copy.edit("src/my_study/models/linear.py", r"\Z", "\nEDITED = True\n")
+    printed = copy.call("study", "reproduce", "runs/mine")
+    assert printed == "identical: runs/mine\n"
     assert [path.name for path in (copy.folder / "runs").glob("[!.]*")] == ["mine"]
 
     path = copy.folder / "runs" / "mine" / "changes.patch"
     path.unlink()
-    said = copy.call("python", "reproduce.py", "runs/mine", code=4)
-    assert re.match("cannot be reproduced: what it ran beside commit .* is not here", said)
+    printed = copy.call("study", "reproduce", "runs/mine", code=4)
+    assert re.match("cannot be reproduced: its uncommitted changes to .* are missing: runs/mine has no patch", printed)

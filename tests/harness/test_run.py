@@ -11,28 +11,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Compose
 from omegaconf import OmegaConf
 
-from {{ cookiecutter.project_slug }} import (
-    checkpoints,
-    configuration,
-    data,
-    records,
-    reproducibility,
-    runs,
-    testing,
-)
+from my_study.harness import checks
+from my_study.harness.configuration import building, composing
+from my_study.harness.runs.folder import status
+from my_study.harness.runs.record import RESUMABLE, name_from, read_record
+from my_study.harness.study import ROOT
+from my_study.harness.training import checkpoints, determinism
+from my_study.harness.training.prepared import Split
 
-RUN = configuration.ROOT / "run.py"
+from .conftest import TINY, Compose
+
+RUN = ROOT / "run.py"
 Typed = Callable[..., subprocess.CompletedProcess[str]]
 MISTAKES = {
     "model.lr=-1": "model.lr=-1.0: must be above 0",
     "training.num_epoch=3": "training.num_epoch: .* did you mean training.num_epochs?",
     "model.network.depth=3": "model.network.depth: there is no such key",
     "model=mpl": "model=mpl: there is no such option; did you mean mlp?",
-    "task=chekc": "task=chekc: must be train or check",
-    "resume=nowhere": ".*: a resumed run goes on as it began",
+    "tets=true": "tets: there is no such key; did you mean test?",
+    "resume=nowhere": ".*: a resumed run keeps its configuration; remove this",
     "seed=${nowhere}": "Interpolation key 'nowhere' not found",
 }
 
@@ -56,7 +55,7 @@ def _typed(command: list[str], tmp_path: Path) -> Typed:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_line_and_leaves_nothing_behind(
+def test_a_mistake_gets_one_line_and_leaves_no_file(
     mistake: str, typed: Typed, tmp_path: Path
 ) -> None:
     answer = typed(mistake)
@@ -71,7 +70,7 @@ def test_a_copy_is_not_run_with_the_code_of_another_study(tmp_path: Path) -> Non
     words = [sys.executable, str(tmp_path / "run.py"), "--help"]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
-    assert answer.stderr.endswith(f"belongs to the study in {configuration.ROOT}; type: make env\n")
+    assert answer.stderr.endswith(f"belongs to the study in {ROOT}; type: make env\n")
 
 
 def test_verbose_shows_the_traceback(typed: Typed) -> None:
@@ -89,7 +88,7 @@ def test_help_and_config_do_without_torch(typed: Typed) -> None:
     assert typed("--hlep").returncode == 2
 
 
-def test_a_sweep_outlives_a_failed_job_records_both_and_leaves_the_test_split_alone(
+def test_a_sweep_continues_after_a_failed_job_records_both_and_leaves_the_test_split_alone(
     typed: Typed, tmp_path: Path
 ) -> None:
     knobs = ("experiment=linear", "training/schedule=constant", "training.batch_size=8")
@@ -117,11 +116,11 @@ def test_a_sweep_outlives_a_failed_job_records_both_and_leaves_the_test_split_al
     assert config.training.num_epochs == 2 and config.model.network.num_classes == 10
 
 
-def test_the_name_of_a_run_can_be_typed_behind_resume() -> None:
+def test_the_name_of_a_run_can_be_typed_after_resume() -> None:
     typed = ["model=linear", "seed=1", "+model.network={_target_: a b, c: [1,2]}", "device=/ü/x"]
-    name = f"runs/2026-01-01_00-00-00_{records.name_from(typed)}"
+    name = f"runs/2026-01-01_00-00-00_{name_from(typed)}"
     assert "model-linear_seed-1" in name
-    assert configuration.compose([f"resume={name}"]).resume == name
+    assert composing.compose([f"resume={name}"]).resume == name
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -131,10 +130,9 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
     knobs = ["model=mlp", "training.checkpoint_steps=1", "training.num_epochs=60", "test=true"]
     knobs += ["seed=1", "preflight=true"]  # which changes no number
     config = compose(*knobs)
-    reproducibility.seed_everything(1)
-    train, validation = data.Split(tiny, "train"), data.Split(tiny, "validation")
-    trainer = configuration.build_trainer(config, train, torch.device("cpu"))
-    trainer.folder = tmp_path
+    determinism.seed_everything(1)
+    train, validation = Split(tiny, "train"), Split(tiny, "validation")
+    trainer = building.build_trainer(config, train, torch.device("cpu"), tmp_path)
     trainer.fit(train, validation)
 
     words = [*command, *knobs]
@@ -143,14 +141,14 @@ def test_a_killed_and_resumed_run_equals_fit_without_a_break(
         next(line for line in process.stdout if line.startswith("epoch 5 "))
         process.kill()
     (killed,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
-    assert records.read_record(killed)["status"] == "running" and runs.status(killed) == "killed"
+    assert read_record(killed)["status"] == "running" and status(killed) == "killed"
     subprocess.run(words, cwd=tmp_path, check=True)
     for name in ("best.pt", "history.csv"):
         assert (tmp_path / name).read_bytes() == (killed / name).read_bytes(), name
     metrics = json.loads((killed / "metrics.json").read_text())
-    test = data.Split(tiny, "test")
+    test = Split(tiny, "test")
     assert metrics == {"validation": trainer.evaluate(validation), "test": trainer.evaluate(test)}
-    record = records.read_record(killed)
+    record = read_record(killed)
     assert record["status"] == "finished"
     assert "the_trainer_equals_a_reference_loop: passed" in record["checks"]
     assert record["inputs"] == {}  # the rows of the checks are none
@@ -170,9 +168,9 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
     answer = typed("preflight=true", WRONG)
     assert answer.returncode == 1
     said = r"error: \d+ of \d+ checks failed: .*outputs_are_finite_and_in_range"
-    assert re.fullmatch(rf"{said}.*; task=check .*\n", answer.stderr)
+    assert re.fullmatch(rf"{said}; to see each .*: study check\n", answer.stderr)
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
-    record = records.read_record(folder)
+    record = read_record(folder)
     assert record["status"] == "failed" and not (folder / "history.csv").exists()
     seen = r"outputs_are_finite_and_in_range: failed: \w+ \(.*model=linear.*, seed 0\): output `log"
     assert any(re.match(seen, line) for line in record["checks"])
@@ -181,11 +179,16 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
 
 
 @pytest.mark.slow
-def test_the_task_check_prints_a_table_and_writes_nothing(typed: Typed, tmp_path: Path) -> None:
-    opted_out = "model.opt_outs.every_knob_acts='a reason'"
-    good, bad = typed("task=check", f"+{opted_out}"), typed("task=check", WRONG)
-    assert (good.returncode, bad.returncode) == (0, 1)
-    for name in testing.CHECKS:
+def test_study_check_prints_a_table_and_trains_nothing(tmp_path: Path) -> None:
+    def check(*overrides: str) -> subprocess.CompletedProcess[str]:
+        words = [Path(sys.executable).with_name("study"), "check", "model=linear", "device=cpu"]
+        words += overrides
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    before = sorted((ROOT / "runs").glob("*"))
+    good, bad = check("+model.opt_outs.every_knob_acts='a reason'"), check(WRONG)
+    assert (good.returncode, bad.returncode) == (0, 1), good.stderr
+    for name in checks.CHECKS:
         assert re.search(rf"^{name} +(passed|opted out|does not apply) +[0-9.]+", good.stdout, re.M)
     assert re.search(r"every_knob_acts +opted out +\S+ +a reason$", good.stdout, re.M)
     seen = r"^outputs_are_finite_and_in_range +failed +\S+ +output `logits`, seed 0$"
@@ -193,7 +196,7 @@ def test_the_task_check_prints_a_table_and_writes_nothing(typed: Typed, tmp_path
     assert re.search(r"sums to \S+ to \S+ over the classes of an instance; expected: ", bad.stdout)
     assert "usual cause: a softmax over the wrong axis" in bad.stdout
     assert re.match(r"error: \d+ of \d+ checks failed: ", bad.stderr)
-    assert not list(tmp_path.iterdir())
+    assert sorted((ROOT / "runs").glob("*")) == before and not list(tmp_path.iterdir())
 
 
 def test_preflight_names_what_is_not_as_the_spec_says(typed: Typed) -> None:
@@ -204,16 +207,16 @@ def test_preflight_names_what_is_not_as_the_spec_says(typed: Typed) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_again_does_nothing_and_tells_the_same(
+def test_the_same_command_again_does_nothing_and_prints_the_same_numbers(
     typed: Typed, tmp_path: Path
 ) -> None:
     first, second = typed("seed=3"), typed("seed=3", "note=again", "training.checkpoint_steps=1")
     assert first.returncode == second.returncode == 0
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     said = second.stdout.splitlines()
-    assert said[0].startswith(f"{folder.relative_to(tmp_path)}: is this run, and finished")
+    assert said[0].startswith(f"{folder.relative_to(tmp_path)}: already finished")
     assert said[1:] == first.stdout.splitlines()[-1:]  # the metrics
-    assert len(records.read_record(folder)["parts"]) == 1
+    assert len(read_record(folder)["parts"]) == 1
 
 
 @pytest.mark.slow
@@ -228,7 +231,7 @@ def test_of_two_processes_with_the_same_run_one_works_and_the_other_waits(
     ):
         said = sorted((first.communicate()[0], second.communicate()[0]), key=len)
     assert first.returncode == second.returncode == 0
-    assert "is this run, and finished" in said[0] and "epoch 20 " in said[1]
+    assert "already finished" in said[0] and "epoch 20 " in said[1]
     assert len(list(tmp_path.glob("runs/*/record.json"))) == 1
 
 
@@ -243,9 +246,9 @@ def test_sigterm_ends_with_a_checkpoint_and_an_exit_code_that_says_resumable(
         next(line for line in process.stdout if line.startswith("epoch 2 "))
         process.terminate()
         said = process.communicate()[1]
-    assert process.returncode == 75 == records.RESUMABLE
-    assert re.search(r"^interrupted by SIGTERM after step \d+; the same command, typed again", said)
+    assert process.returncode == 75 == RESUMABLE
+    assert re.search(r"^interrupted by SIGTERM after step \d+; the same command resumes the run", said)
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
-    record = records.read_record(folder)
+    record = read_record(folder)
     assert record["status"] == "interrupted" and record["exit_code"] == 75
     assert checkpoints.load_checkpoint(folder) is not None
