@@ -1,14 +1,20 @@
-"""What every test of the template starts from: a bare home, a way to bake, and a baked study."""
+"""What every test of the template starts from: a bare home, a way to bake, and a baked study.
+
+The workers of pytest-xdist share what takes long to make: one study with its environment, one with
+every published number, one on the tiny table.
+"""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from warm import Warm
 
 TEMPLATE = Path(__file__).parent.parent
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
@@ -45,6 +51,8 @@ class Study:
         """The environment of the study, and of this machine what installing needs."""
         kept = ("HOME", "LANG", "PIP_", "SSL_", "UV_", "REQUESTS_", "CURL_")
         return {
+            # each module is compiled when it is first imported: all of them would take a minute
+            "UV_COMPILE_BYTECODE": "0",
             **{name: value for name, value in os.environ.items() if name.startswith(kept)},
             "PATH": f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "UV_CACHE_DIR": UV_CACHE,
@@ -52,7 +60,7 @@ class Study:
         }
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
-        """A command that goes on in the background, in a process group of its own."""
+        """A command that runs in the background, in a process group of its own."""
         return subprocess.Popen(
             words,
             cwd=self.folder,
@@ -104,6 +112,26 @@ class Study:
         (folder / ".venv").symlink_to(self.folder / ".venv")
         return Study(folder)
 
+    def clone(self, folder: Path) -> "Study":
+        """What git has of it in another place, with the same environment, up to date for make."""
+        self.call("git", "clone", "--quiet", self.folder, folder)
+        (folder / ".venv").symlink_to(self.folder / ".venv")
+        (folder / ".venv" / "bin" / "dvc").touch()
+        return Study(folder)
+
+
+Edit = Callable[[Study], object]
+
+
+def write(name: str, text: str) -> Edit:
+    """Writes a file of a study."""
+    return lambda study: (study.folder / name).write_text(text, encoding="utf-8")
+
+
+def edit(name: str, pattern: str, replacement: str) -> Edit:
+    """Edits a file of a study."""
+    return lambda study: study.edit(name, pattern, replacement)
+
 
 def generate(folder: Path, **answers: str) -> Path:
     """What `cookiecutter` makes of the answers."""
@@ -114,26 +142,96 @@ def generate(folder: Path, **answers: str) -> Path:
     return study
 
 
-@pytest.fixture(name="identity", scope="session")
-def _identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a git identity, for the studies of this file."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n\tname = A Tester\n\temail = tester@example.org\n")
-    return home
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker is left with it at the end.
+
+    All tests of the reproduced study go to one worker: the others need not wait until it is made.
+    """
+    for item in items:
+        if "reproduced" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("reproduced"))
+
+    def rank(item: pytest.Item) -> tuple[bool, ...]:
+        first = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")
+        return tuple(not marker for marker in first)
+
+    items.sort(key=rank)
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker to ask for it makes, and that all workers use."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 @pytest.fixture(name="study", scope="session")
-def _study(tmp_path_factory: pytest.TempPathFactory, identity: Path) -> Study:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(identity))
-        study = Study(generate(tmp_path_factory.mktemp("baked")))
+def _study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study as it is generated, with its environment. No test changes it."""
+
+    def make(folder: Path) -> None:
+        home = tmp_path_factory.mktemp("home")
+        name = "[user]\n\tname = A Tester\n\temail = tester@example.org\n"
+        (home / ".gitconfig").write_text(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(home))
+            study = Study(generate(folder))
+        install(study)
+
+    return Study(make_once(tmp_path_factory, "study", make) / "my_study")
+
+
+def install(study: Study) -> None:
+    """The environment of a study, as its user makes it."""
     study.call("make", "env", f"PYTHON={sys.executable}")
-    return study
 
 
 @pytest.fixture(name="reproduced", scope="session")
-def _reproduced(study: Study) -> Study:
+def _reproduced(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study with every published number, committed."""
-    study.call("dvc", "repro")
-    study.commit()
-    return study
+
+    def make(folder: Path) -> None:
+        reproduced = study.copy(folder / "my_study")
+        reproduced.call("dvc", "repro")
+        reproduced.commit()
+
+    return Study(make_once(tmp_path_factory, "reproduced", make) / "my_study")
+
+
+@pytest.fixture(name="small", scope="session")
+def _small(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study on its tiny table: one experiment, one seed, two epochs; committed."""
+
+    def make(folder: Path) -> None:
+        small = study.copy(folder / "my_study")
+        tiny = "tests/fixtures/tiny.csv"
+        small.edit("conf/data/digits.yaml", "data/raw/digits.csv.gz", tiny)
+        small.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 2")
+        small.edit("dvc.yaml", "data/raw/digits.csv.gz", tiny)
+        small.edit("dvc.yaml", r"experiments: \[.*\]", "experiments: [linear]")
+        small.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
+        small.call("python", "stages/prepare.py")
+        small.commit()
+
+    return Study(make_once(tmp_path_factory, "small", make) / "my_study")
+
+
+@pytest.fixture(name="mine")
+def _mine(small: Study, tmp_path: Path) -> Study:
+    """A copy of the small study that a test may spoil."""
+    return small.copy(tmp_path / "my_study")
+
+
+@pytest.fixture(name="warm", scope="session")
+def _warm(study: Study) -> Iterator[Warm]:
+    """A process of the study's environment that has imported torch already."""
+    with Warm(study.folder / ".venv" / "bin" / "python", study.environment()) as warm:
+        yield warm

@@ -3,12 +3,14 @@
 import csv
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Study, generate
+from conftest import TEMPLATE, Edit, Study, edit, generate
+from warm import Warm
 
 EXPECTED = {"linear": 0.94, "mlp": 0.96, "cnn": 0.98}
 LONGEST = "a_study_whose_name_is_as_long_as_it_gets"
@@ -85,9 +87,7 @@ def test_a_second_clone_pulls_every_result(reproduced: Study, tmp_path: Path) ->
         "dvc", "remote", "add", "--local", "--force", "--default", "store", tmp_path / "s"
     )
     reproduced.call("dvc", "push")
-    clone = Study(tmp_path / "clone")
-    reproduced.call("git", "clone", "--quiet", reproduced.folder, clone.folder)
-    (clone.folder / ".venv").symlink_to(reproduced.folder / ".venv")
+    clone = reproduced.clone(tmp_path / "clone")
     clone.call("dvc", "remote", "add", "--local", "--default", "store", tmp_path / "s")
     clone.call("dvc", "pull")
     assert "up to date" in clone.call("dvc", "status")
@@ -97,20 +97,68 @@ def test_a_second_clone_pulls_every_result(reproduced: Study, tmp_path: Path) ->
         )
 
 
-def test_a_comment_runs_no_training_and_a_value_runs_its_own(
-    reproduced: Study, tmp_path: Path
+PAIR = ("linear", "mlp")
+
+
+def add_model(study: Study) -> None:
+    """A further model, which no experiment uses."""
+    models, conf = study.folder / "src/my_study/models", study.folder / "conf/model"
+    shutil.copyfile(models / "mlp.py", models / "new.py")
+    text = (conf / "mlp.yaml").read_text(encoding="utf-8")
+    (conf / "new.yaml").write_text(text.replace("mlp.MLP", "new.MLP"), encoding="utf-8")
+
+
+# an edit: what is done to the study, and the stages of `dvc repro` that it re-runs besides compose
+# (the report follows if the numbers differ)
+MLP, STEP = "src/my_study/models/mlp.py", "src/my_study/harness/training/step.py"
+BOTH = ["prepare", "train@linear-0", "train@mlp-0"]  # prepare imports it too
+ONE = ["train@mlp-0"]
+RERUNS: dict[str, tuple[Edit, list[str]]] = {
+    "a comment in a model": (edit(MLP, r"\Z", "# a comment\n"), []),
+    "a docstring of a model": (edit(MLP, "with ReLU, dropout", "with dropout"), []),
+    "a model formatted anew by black": (
+        lambda study: study.call("black", "--quiet", "--line-length=60", MLP),
+        [],
+    ),
+    "a comment in a model's YAML": (edit("conf/model/mlp.yaml", r"\Z", "# a comment\n"), []),
+    "a new model and its YAML": (add_model, []),
+    "a check": (edit("src/my_study/harness/checks/flow.py", r"\Z", "CHANGED = 1\n"), []),
+    "a command": (edit("src/my_study/harness/commands/diff.py", r"\Z", "CHANGED = 1\n"), []),
+    "the note of an experiment": (
+        edit("conf/experiment/mlp.yaml", r"\Z", "note: another\n"),
+        [],
+    ),
+    "a constant of a model": (edit(MLP, "nn.ReLU\\(\\)", "nn.ReLU6()"), ONE),
+    "a value of a model": (edit("conf/model/mlp.yaml", "dropout: 0.2", "dropout: 0.1"), ONE),
+    "a constant of the loop": (edit(STEP, "num_pieces > 1", "num_pieces > 2"), BOTH),
+    "the table of results": (edit("stages/report.py", r"\Z", "CHANGED = 1\n"), ["report"]),
+}
+
+
+def test_an_edit_reruns_what_it_can_change_and_nothing_else(
+    small: Study, warm: Warm, tmp_path: Path
 ) -> None:
-    copy = reproduced.copy(tmp_path / "copy")
-    path = copy.folder / "conf" / "model" / "linear.yaml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(f"{text}# a comment\n", encoding="utf-8")
-    copy.call("dvc", "repro", "compose", "compose-data")
-    assert "Running stage" not in copy.call("dvc", "repro", "--dry")
-    path.write_text(text.replace("lr: 1.0e-2", "lr: 2.0e-2"), encoding="utf-8")
-    copy.call("dvc", "repro", "compose", "compose-data")
-    stages = re.findall(r"Running stage '(.*)'", copy.call("dvc", "repro", "--dry"))
-    assert stages[:3] == ["train@linear-0", "train@linear-1", "train@linear-2"]
-    assert not [name for name in stages if "mlp" in name or "cnn" in name]
+    study = small.copy(tmp_path / "my_study")
+    study.edit("dvc.yaml", r"experiments: \[.*\]", "experiments: [linear, mlp]")
+    study.call("dvc", "repro")
+    study.commit()
+    found, wanted = {}, {}
+    for name, (change, stages) in RERUNS.items():
+        change(study)
+        warm.call(study.folder, "-m", "dvc", "repro", "compose")
+        dry = warm.call(study.folder, "-m", "dvc", "repro", "--dry")
+        said = [warm.call(study.folder, "run.py", f"experiment={each}") for each in PAIR]
+        done = [each for each, line in zip(PAIR, said) if "already finished" in line]
+        found[name] = re.findall(r"Running stage '(.*)'", dry), done
+        wanted[name] = stages, [each for each in PAIR if f"train@{each}-0" not in stages]
+        study.call("git", "checkout", "--quiet", ".")
+        study.call("git", "clean", "-d", "--force", "--quiet")
+        for path in (study.folder / "runs").glob("20*"):
+            shutil.rmtree(path)
+    print(f"\n{'edit':34} {'dvc repro re-runs':38} run.py finds finished")
+    for name, (stages, done) in found.items():
+        print(f"{name:34} {', '.join(stages) or 'nothing':38} {', '.join(done) or 'none'}")
+    assert found == wanted
 
 
 def test_a_terminal_shows_a_progress_bar_and_a_pipe_plain_lines(reproduced: Study) -> None:

@@ -1,0 +1,116 @@
+"""Programs of a study without the seconds that torch and dvc take to import.
+
+One process imports them and waits. For each program it forks: the child starts as a new process
+would, but for what is imported already. Nothing of a study is imported before the fork.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Warm:
+    """The process that waits; a context manager ends it."""
+
+    def __init__(self, python: Path, environment: Mapping[str, str]) -> None:
+        kept = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        self.process = subprocess.Popen(
+            [python, __file__],
+            env=kept,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Warm":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.communicate()  # closes its stdin: it ends
+
+    def call(
+        self, folder: Path, *words: str, code: int = 0, env: Mapping[str, str] | None = None
+    ) -> str:
+        """What `python WORDS` prints in a study's folder, on that study's code; errors included.
+
+        Args:
+            folder: The study's.
+            words: A script and its arguments, or `-m`, a module and its arguments.
+            code: The exit code that it must have.
+            env: Variables of the environment, besides.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        request = {"folder": str(folder), "words": words, "env": dict(env or {})}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        assert answer["code"] == code, answer["output"][-20000:]
+        return str(answer["output"])
+
+
+def serve() -> None:
+    """Answers requests, a line each, until there are no more."""
+    for name in ("dvc.cli", "dvc.commands.repro", "hydra", "pytest", "torch._dynamo"):
+        importlib.import_module(name)
+    for line in sys.stdin:
+        print(json.dumps(answer(**json.loads(line))), flush=True)
+
+
+def answer(folder: str, words: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """Runs a program in a child; returns its exit code and what it printed."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        child = os.fork()
+        if not child:
+            for stream in (1, 2):
+                os.dup2(output.fileno(), stream)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os._exit(run(Path(folder), words, env))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        return {"code": code, "output": output.read()}
+
+
+def run(folder: Path, words: list[str], env: dict[str, str]) -> int:
+    """Runs a program as `python WORDS` would; returns its exit code."""
+    os.chdir(folder)
+    os.environ |= {**env, "PYTHONPATH": str(folder / "src")}
+    # `python` puts the script's folder there, or for -m the current one: here both are the study's
+    sys.path[:1] = [str(folder), str(folder / "src")]
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
+        return 0
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # pylint: disable=broad-exception-caught
+        traceback.print_exc()
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+
+if __name__ == "__main__":
+    serve()
