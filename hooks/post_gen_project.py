@@ -44,7 +44,7 @@ def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 
 
 def is_compared(answers: dict[str, Any]) -> bool:
-    """Whether cruft bakes in a temporary folder of its own, to compare two versions file by file."""
+    """Whether cruft bakes in a temporary folder of its own, to compare two versions."""
     folder = Path.cwd().parent
     temporary = Path(tempfile.gettempdir()).resolve()
     named = re.fullmatch(r"tmp\w{8}", folder.name)

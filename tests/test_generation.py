@@ -179,7 +179,8 @@ def assert_well_formed(study, *said):
                 compile(text, str(path), "exec")
         for answer in said:
             text = text.replace(answer, "")
-        jinja = r"{{[-+]?\s*\(?cookiecutter|cookiecutter\.(?!json\b)\w|{%"  # cookiecutter.json is a file
+        # a value of cookiecutter, but not the file cookiecutter.json
+        jinja = r"{{[-+]?\s*\(?cookiecutter|cookiecutter\.(?!json\b)\w|{%"
         assert not re.search(jinja, text), path
         assert "{{" not in str(path.relative_to(study))
     assert {".toml", ".yaml", ".py"} <= kinds

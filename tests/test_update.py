@@ -64,6 +64,8 @@ def make_template(template):
         (template / name).write_bytes(content)
     git(template, "init", "--quiet")
     release(template, "0.2.0")
+    git(template, "tag", "v9.9.9-rc1")  # a candidate is no version yet
+    git(template, "branch", "other")
     harness = template / STUDY / "src" / STUDY / "harness"
     append(harness / "runs" / "folder.py", "\n\ndef count_runs(folder: Path) -> int:\n")
     append(
@@ -161,6 +163,7 @@ def test_an_update_replaces_the_harness_whole_and_nothing_else(owned, mine):
     ]
 
 
+@pytest.mark.slow
 def test_after_an_update_finished_runs_are_finished_and_the_tests_pass(mine):
     mine.call("study", "update")
     assert "already finished" in mine.call(*RUN, code=None)
@@ -197,13 +200,26 @@ def test_a_change_that_the_new_version_has_too_is_not_lost(owned, mine):
     assert "0.2.1" in mine.call("study", "update")
 
 
-def test_an_update_to_a_named_version_takes_that_one(owned, mine):
+@pytest.mark.parametrize("version", ["v0.2.0", "other", "9.9.9", ""])
+def test_an_update_takes_the_tag_the_branch_or_the_commit_that_is_named(owned, mine, version):
     mine.call("study", "update")
-    mine.call("study", "update", "--to", "v0.2.0")
+    if version == "9.9.9":
+        (line,) = mine.call("study", "update", "--to", version, code=1).splitlines()
+        assert "9.9.9: is no version of" in line
+        return
+    named = version or git(template_of(owned), "rev-parse", "v0.2.0").strip()
+    mine.call("study", "update", "--to", named)
     snap = snapshot(mine.folder)
     assert {k: v for k, v in snap.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.0")
     assert snap[".cruft.json"] == (owned.folder / ".cruft.json").read_bytes()
-    assert "v9.9.9: is no version of" in mine.call("study", "update", "--to", "v9.9.9", code=1)
+
+
+def test_without_a_tag_an_update_takes_the_default_branch(owned, mine, tmp_path):
+    template = tmp_path / "template.git"
+    shutil.copytree(template_of(owned), template)
+    git(template, "tag", "--delete", "v0.2.0", "v0.2.1")
+    mine.edit(".cruft.json", '"template": ".*"', f'"template": "{template}"')
+    assert "-> 0.2.1 (" in mine.call("study", "update")
 
 
 def test_what_is_missing_for_an_update_costs_one_line(owned, mine):
@@ -267,8 +283,8 @@ def test_a_study_made_by_cruft_has_the_same_record_and_a_first_commit(owned, tmp
 
 def test_a_template_given_by_a_relative_path_is_recorded_by_its_absolute_one(owned, tmp_path):
     template = template_of(owned)
-    script = f"cd '{template.parent}' && '{sys.executable}' -m cookiecutter --no-input -o '{tmp_path}' template.git"
-    subprocess.run(["sh", "-c", script], check=True)
+    command = f"'{sys.executable}' -m cookiecutter --no-input -o '{tmp_path}' template.git"
+    subprocess.run(["sh", "-c", f"cd '{template.parent}' && {command}"], check=True)
     record = json.loads((tmp_path / "my_study" / ".cruft.json").read_text())
     assert record["template"] == str(template)
     assert record["commit"] == git(template, "rev-parse", "HEAD").strip()

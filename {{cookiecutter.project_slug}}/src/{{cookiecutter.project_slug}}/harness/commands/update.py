@@ -103,7 +103,8 @@ def _read_record() -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
-        _name(record), record["template"]  # pylint: disable=expression-not-assigned
+        _name(record)
+        record["template"]  # pylint: disable=pointless-statement
     except FileNotFoundError as error:
         hint = "pipx run cruft link ADDRESS_OF_THE_TEMPLATE --checkout VERSION"
         raise StudyError(f"{relative(RECORD)}: is missing; to write it, type: {hint}") from error
@@ -124,12 +125,12 @@ def _name(record: Mapping[str, Any]) -> str:
     return f"{version} ({record['commit'][:7]})"
 
 
-# The template, read from a bare clone
+# The template, read from a clone
 
 
 def _clone(address: str, folder: Path) -> Path:
     template = folder / "template"
-    git(ROOT, "clone", "--quiet", "--bare", "--", address, str(template))
+    git(ROOT, "clone", "--quiet", "--no-checkout", "--", address, str(template))
     if not template.is_dir():
         hint = f"to see why, type: git clone {address}"
         raise StudyError(f"{address}: the template cannot be cloned; {hint}")
@@ -143,9 +144,11 @@ def _newest(template: Path) -> str:
 
 
 def _commit(template: Path, version: str) -> str:
-    """The commit of a version; empty where there is no such version."""
-    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{version}^0")
-    return git(template, *words).decode().strip()
+    """The commit of a tag, a branch or a commit; empty where there is none of that name."""
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    names = (version, f"origin/{version}")  # a branch of the template
+    found = (git(template, *words, f"{name}^0").decode().strip() for name in names)
+    return next(filter(None, found), "")
 
 
 def _is_part(template: Path, commit: str, later: str) -> bool:
@@ -154,7 +157,7 @@ def _is_part(template: Path, commit: str, later: str) -> bool:
 
 
 def _read_template(template: Path, commit: str) -> Files:
-    """Every file of the template; what it writes into a study is in study/, as it is named there."""
+    """Every file of the template; those of a study are in study/, by their names there."""
     with tarfile.open(fileobj=io.BytesIO(git(template, "archive", "--format=tar", commit))) as tar:
         opened = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         contents = {name: file.read() for name, file in opened.items() if file}
