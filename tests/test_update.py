@@ -251,6 +251,20 @@ def test_cruft_comes_to_the_same_study(mine, tmp_path):
     assert not list(other.folder.rglob("*.rej"))
 
 
+def test_without_its_list_cruft_updates_the_whole_study(owned, tmp_path):
+    words = ("cruft", "create", template_of(owned), "--no-input", "--checkout", "v0.2.0")
+    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True)
+    study = Study(tmp_path / "my_study")
+    study.edit("pyproject.toml", r"\nskip = .*", "")
+    study.commit()
+    words = ("cruft", "update", "--skip-apply-ask")
+    subprocess.run([sys.executable, "-m", *words], cwd=study.folder, check=True)
+    after = snapshot(study.folder)
+    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.1")
+    assert all(after[name].endswith(b"# of the template\n") for name in CONTESTED)
+    assert not list(study.folder.rglob("*.rej"))
+
+
 # What a bake records
 
 
