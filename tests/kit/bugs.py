@@ -1,4 +1,4 @@
-"""Mistakes that people make, each planted into working code, and the check that must see it."""
+"""Common mistakes, each planted into correct code, and the check that must find it."""
 
 import importlib
 import inspect
@@ -12,16 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bug:
-    """A line of code, the wrong one in its place, and the check that names it.
+    """A line of code, a wrong replacement, and the check that must find it.
 
     Args:
-        name: What is wrong.
-        model: Of the zoo, on which the check is run.
-        old: Stands once in the module.
-        new: Takes its place.
-        check: Must fail.
-        module: Where the line stands.
-        knobs: Of the configuration, dotted, where only another value shows it.
+        name: The mistake.
+        model: The model of the zoo to run the check on.
+        old: Code that occurs once in the module.
+        new: The wrong code.
+        check: The name of the check that must fail.
+        module: The module that contains the code.
+        knobs: Other values in the configuration, by dotted name, if only they show the mistake.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Bug:
 
 @contextmanager
 def planted(bug: Bug) -> Iterator[None]:
-    """The bug, in every function of its module, for as long as this lasts."""
+    """Plants a bug in its module, and removes it at the end."""
     module = importlib.import_module(bug.module)
     source = inspect.getsource(module)
     assert (
         source.count(bug.old) == 1
-    ), f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times"
+    ), f"{bug.name}: {bug.old!r} occurs {source.count(bug.old)} times"
     text = source.replace(bug.old, bug.new)
     name = f"<{bug.name}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
@@ -59,13 +59,19 @@ def planted(bug: Bug) -> Iterator[None]:
             function.__code__ = right
 
 
+def codes(module: str) -> list[types.CodeType]:
+    """The code of every function of a module, in order."""
+    functions = functions_in(importlib.import_module(module))
+    return [function.__code__ for function in functions]
+
+
 def essence(code: types.CodeType) -> tuple[Any, ...]:
-    """What code does, wherever it stands."""
+    """A function's code without its line numbers."""
     return code.co_code, code.co_consts, code.co_names
 
 
 def functions_of(code: types.CodeType) -> Iterator[tuple[str, types.CodeType]]:
-    """The code of each function in a module, methods too, by its name."""
+    """Yields the name and the code of each function of a module, methods included."""
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
             yield item.co_qualname, item
@@ -73,7 +79,7 @@ def functions_of(code: types.CodeType) -> Iterator[tuple[str, types.CodeType]]:
 
 
 def functions_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
-    """The functions and methods that a module defines."""
+    """Yields the functions and methods that a module defines."""
     for value in vars(module).values():
         for item in [value, *(vars(value).values() if isinstance(value, type) else ())]:
             item = inspect.unwrap(getattr(item, "__func__", item))
@@ -83,7 +89,7 @@ def functions_in(module: types.ModuleType) -> Iterator[types.FunctionType]:
 
 
 def of(module: str) -> dict[str, Any]:
-    """Where a bug of the harness stands."""
+    """The module of a bug in the harness."""
     return {"module": f"my_study.harness.{module}"}
 
 
@@ -92,6 +98,7 @@ TABLE_OUTPUT = 'outputs = {"logits": self.output(hidden)}'
 CONV_OUTPUT = 'outputs = {"logits": self.output(self.dropout(flat))}'
 TAG_OUTPUT = 'outputs = {"logits": self.output(states)}'
 NUMBER_OUTPUT = 'outputs = {"prediction": prediction}'
+TWO_OPTIMIZERS = {"training.trainer": {"_target_": "zoo.TwoOptimizers", "vector_lr": 0.05}}
 TEXT_OUTPUT = 'outputs = {"logits": self.last(hidden) @ self.tokens.weight.T}'
 BUGS = [
     # shapes and ranges
@@ -686,6 +693,66 @@ BUGS = [
         "> 10 * self.settings.patience",
         "every_knob_acts",
         **of("training.trainer"),
+    ),
+    # a trainer of the researcher's own
+    Bug(
+        "state of a second optimizer not resumed",
+        "Table",
+        'self.vectors.load_state_dict(state["vectors"])',
+        "pass",
+        "a_resumed_run_equals_an_uninterrupted_one",
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "step of a second optimizer never taken",
+        "Table",
+        "        self.vectors.step()\n",
+        "",
+        "a_step_moves_what_is_trainable_and_nothing_else",
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "loss returned with its graph",
+        "Table",
+        "        self.vectors.step()\n        return loss\n",
+        "        self.vectors.step()\n        return loss.requires_grad_()\n",
+        "the_trainer_equals_a_reference_loop",
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "rate of a second optimizer written down",
+        "Table",
+        "lr=vector_lr",
+        "lr=0.05",
+        "every_knob_acts",
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "evaluation in training mode, with a train_step of one's own",
+        "Table",
+        "    model.eval()\n",
+        "    model.train()\n",
+        "the_trainer_equals_a_reference_loop",
+        **of("training.step"),
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "training loss doubled in the history, with a train_step of one's own",
+        "Table",
+        '"train_loss": self.epoch_loss / num_steps',
+        '"train_loss": 2 * self.epoch_loss / num_steps',
+        "the_trainer_equals_a_reference_loop",
+        **of("training.trainer"),
+        knobs=TWO_OPTIMIZERS,
+    ),
+    Bug(
+        "worst epoch kept, with a train_step of one's own",
+        "Regression",
+        "return max(self.history, key=key)",
+        "return min(self.history, key=key)",
+        "the_trainer_equals_a_reference_loop",
+        **of("training.trainer"),
+        knobs=TWO_OPTIMIZERS,
     ),
     # checkpoints
     Bug(

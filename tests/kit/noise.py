@@ -1,4 +1,4 @@
-"""False alarms: every check, over many seeds, on models that are right. None may fail.
+"""False alarms: every check, over many seeds, on correct models. None may fail.
 
 Type, where a study is installed:
     python noise.py 30
@@ -44,7 +44,7 @@ def case_of(job: Job) -> Case:
 def check(job: Job) -> tuple[Job, list[Outcome]]:
     """Every check on one model with one seed."""
     os.chdir(ROOT)
-    # what a process started so would start so too: its loaders' workers would import torch anew
+    # fork, because workers started by spawn would import torch again
     multiprocessing.set_start_method("fork", force=True)
     determinism.set_determinism(True, num_threads=1)
     return job, checks.run(case_of(job), slow=True)

@@ -1,6 +1,6 @@
-"""Small correct models of several kinds, with rows to learn from: what the checks are tried on.
+"""Small correct models of several kinds, each with rows to learn from, to test the checks on.
 
-They run where a study is installed; each is as plain as a model of its kind can be.
+They run where a study is installed. Each is as simple as a model of its kind can be.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from my_study.harness import study
 from my_study.harness.checks import Case, Field, Spec, preflight
 from my_study.harness.checks.data import splits_of
 from my_study.harness.configuration import building, checking, composing, targets
+from my_study.harness.training.trainer import Trainer
 
 # as `allow = ["zoo"]` under [tool.study] would: the study's own pyproject.toml is left alone
 ALLOWED = (*study.allowed_targets(), "zoo.")
@@ -195,8 +196,34 @@ class LanguageModel(nn.Module):
         return outputs
 
 
+class TwoOptimizers(Trainer):
+    """The optimizer of the configuration for matrices; SGD with momentum for biases and norms."""
+
+    def __init__(self, model: nn.Module, *, vector_lr: float, **others: Any) -> None:
+        super().__init__(model, **others)
+        for group in self.optimizer.param_groups:
+            group["params"] = [item for item in group["params"] if item.dim() > 1]
+        vectors = [item for item in model.parameters() if item.dim() < 2]
+        self.vectors = torch.optim.SGD(vectors, lr=vector_lr, momentum=0.9)
+
+    def train_step(self, batch: Batch) -> Tensor:
+        """A step of both optimizers, on one gradient."""
+        self.vectors.zero_grad()
+        loss = super().train_step(batch)
+        self.vectors.step()
+        return loss
+
+    def own_state(self) -> dict[str, Any]:
+        """The momentum of the second optimizer."""
+        return {"vectors": self.vectors.state_dict()}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Restores it."""
+        self.vectors.load_state_dict(state["vectors"])
+
+
 def table_rows(draw: torch.Generator) -> Batch:
-    """The class is in the color, and in the shape and the first number together."""
+    """The class depends on the color, and on the sum of the shape and the first number."""
     color = torch.randint(0, 5, (NUM_DRAWN,), generator=draw)
     shape = torch.randint(0, 4, (NUM_DRAWN,), generator=draw)
     numbers = torch.randn(NUM_DRAWN, 4, generator=draw)
@@ -205,7 +232,7 @@ def table_rows(draw: torch.Generator) -> Batch:
 
 
 def image_rows(draw: torch.Generator) -> Batch:
-    """The class is the quarter that is bright."""
+    """The class is the index of the bright quarter."""
     target = torch.arange(NUM_DRAWN) % 4
     image = 0.4 * torch.rand(NUM_DRAWN, 1, 6, 6, generator=draw)
     for row, label in enumerate(target.tolist()):
@@ -215,7 +242,7 @@ def image_rows(draw: torch.Generator) -> Batch:
 
 
 def sentence(draw: torch.Generator, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Sentences of 2 to LENGTH tokens, 0 behind their end, and their masks."""
+    """Sentences of 2 to LENGTH tokens, padded with 0, and their masks."""
     lengths = torch.randint(2, LENGTH + 1, (NUM_DRAWN,), generator=draw)
     lengths[0] = LENGTH
     mask = torch.arange(LENGTH) < lengths[:, None]
@@ -232,7 +259,7 @@ def tagged_rows(draw: torch.Generator) -> Batch:
 
 
 def pair_rows(draw: torch.Generator) -> Batch:
-    """Whether the tokens of both are larger than most."""
+    """The class is 1 if the mean tokens of both texts are large."""
     (question, question_mask), (answer, answer_mask) = sentence(draw, 7), sentence(draw, 7)
     means = question.sum(1) / question_mask.sum(1) + answer.sum(1) / answer_mask.sum(1)
     target = (means > 7).long()
@@ -241,14 +268,14 @@ def pair_rows(draw: torch.Generator) -> Batch:
 
 
 def number_rows(draw: torch.Generator) -> Batch:
-    """A sum, bent, of variance one."""
+    """A nonlinear sum, normalised."""
     features = torch.randn(NUM_DRAWN, 5, generator=draw)
     target = features[:, 0] + torch.sin(features[:, 1]) - 0.5 * features[:, 2]
     return {"features": features, "target": (target - target.mean()) / target.std()}
 
 
 def text_rows(draw: torch.Generator) -> Batch:
-    """A chain: the next token is mostly one more than the last."""
+    """A Markov chain: the next token is the last plus 1, with probability 0.8 and more."""
     tokens = torch.randint(0, 7, (NUM_DRAWN, LENGTH + 1), generator=draw)
     tokens[:, 0] = torch.arange(NUM_DRAWN) % 7
     for place in range(1, LENGTH + 1):
@@ -258,7 +285,7 @@ def text_rows(draw: torch.Generator) -> Batch:
 
 
 def words(num_tokens: int, mask: str) -> Field:
-    """Tokens that a mask goes along with."""
+    """Tokens with a mask."""
     high = num_tokens - 1
     return Field(shape=["length"], kind="index", low=0, high=high, mask=mask, padding=0)
 
@@ -268,7 +295,7 @@ LOGITS = functools.partial(Field, kind="logits")
 
 
 def classes(number: int, shape: tuple[str, ...] = (), **more: Any) -> Field:
-    """A target of so many classes."""
+    """An index of one of several classes."""
     return Field(shape=shape, kind="index", low=0, high=number - 1, **more)
 
 
@@ -344,7 +371,7 @@ MODELS: dict[type[nn.Module], Kind] = {
 
 
 def distinct(batch: Batch) -> Batch:
-    """The first NUM_ROWS rows whose inputs differ: what a study's preparation sees to."""
+    """The first NUM_ROWS rows whose inputs differ, as the preparation of a study ensures it."""
     kept: dict[bytes, int] = {}
     for row in range(NUM_DRAWN):
         inputs = [
@@ -357,7 +384,7 @@ def distinct(batch: Batch) -> Batch:
 
 @functools.cache
 def default_values() -> dict[str, Any]:
-    """The study's configuration, checks' size."""
+    """The study's configuration, with the training settings of the checks."""
     config = composing.compose()
     checking.check_config(config)
     values = composing.to_values(config)
@@ -367,13 +394,13 @@ def default_values() -> dict[str, Any]:
 def make_case(
     model: type[nn.Module], seed: int = 0, knobs: Mapping[str, Any] | None = None
 ) -> Case:
-    """What the checks are given: rows, weights and every draw follow the seed."""
+    """The case of a model; rows, weights and every draw depend on the seed."""
     rows, arguments, spec = MODELS[model]
     batch = distinct(rows(torch.Generator().manual_seed(seed)))
     values = dict(default_values())
     target = f"zoo.{model.__name__}"
     values |= {"seed": seed, "model": {"network": {"_target_": target, **arguments}, "lr": 0.01}}
-    if "logits" not in spec.outputs:  # nothing but the loss to watch
+    if "logits" not in spec.outputs:  # there is no accuracy to monitor
         values |= {"metrics": {}, "training": {**values["training"], "monitor": "loss"}}
     for name, value in (knobs or {}).items():
         group, _, key = name.partition(".")

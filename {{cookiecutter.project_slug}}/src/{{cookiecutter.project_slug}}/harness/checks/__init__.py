@@ -1,28 +1,17 @@
-"""Checks that hold for every model: a wrong one is caught before the run, by name.
+"""Checks that hold for every correct model: they find a wrong one before the run.
 
-In a test, a notebook or before a long run; on any `nn.Module` and any batch:
+In a test or a notebook, on any `nn.Module` and any batch:
 
-    case = testing.Case(make=lambda: MyModel(), batch=batch, spec=spec)
-    testing.each_input_influences_the_output(case)  # one check: raises testing.Failed
-    print(testing.table(testing.run(case)))  # all of them
+    case = checks.Case(make=MyModel, batch=batch, spec=spec)
+    checks.each_input_influences_the_output(case)  # one check: raises checks.Failed
+    print(checks.table(checks.run(case)))  # all checks but the slow ones
 
-docs/checks.md lists them, says how to add one and how to opt out.
+docs/checks.md lists them, and says how to add one and how to opt out.
 """
 
-from .case import (
-    CHECKS,
-    SLOW,
-    Case,
-    Failed,
-    NotApplicable,
-    OptedOut,
-    Outcome,
-    call_by_name,
-    call_plain,
-    run,
-    run_one,
-    table,
-)
+from .case import Case, call_by_name, call_plain
+from .failures import Failed, NotApplicable, OptedOut
+from .running import CHECKS, SLOW, Outcome, check, run, run_one, table
 from .spec import Field, Spec
 from .data import the_batch_is_as_specified, the_data_are_sane
 from .static import (
@@ -62,10 +51,9 @@ from .learning import (
 )
 from .trainer import (
     a_resumed_run_equals_an_uninterrupted_one,
-    every_knob_acts,
-    misspelt_keys_are_refused,
     the_trainer_equals_a_reference_loop,
 )
+from .knobs import every_knob_acts, misspelt_keys_are_refused
 
 __all__ = [
     "CHECKS",
@@ -82,6 +70,7 @@ __all__ = [
     "a_step_moves_what_is_trainable_and_nothing_else",
     "call_by_name",
     "call_plain",
+    "check",
     "contradictions_are_not_fitted",
     "each_input_alone_can_be_fitted",
     "each_input_influences_the_output",

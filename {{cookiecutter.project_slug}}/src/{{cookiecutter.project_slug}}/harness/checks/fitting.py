@@ -1,4 +1,4 @@
-"""A few instances, learnt by heart: what several checks ask of a model."""
+"""Memorising a few instances, which several checks require of a model."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..training.prepared import Batch
 from ..training.metrics import IGNORED
-from .case import Case, NotApplicable, take
+from ..training.prepared import Batch
+from .case import Case, take
+from .failures import NotApplicable
 from .spec import valid
 
-RATES = (0.01, 0.002, 0.05)  # of Adam; the first suits most models
+RATES = (0.01, 0.002, 0.05)  # learning rates of Adam; the first suits most models
 NUM_STEPS = 200
 Norm = nn.modules.batchnorm._BatchNorm  # pylint: disable=protected-access
 Dropout = nn.modules.dropout._DropoutNd  # pylint: disable=protected-access
@@ -22,7 +23,7 @@ INNER = (nn.RNNBase, nn.MultiheadAttention)  # layers whose dropout is a number,
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Dropout does nothing, in training mode too: that inside an LSTM as well."""
+    """Switches dropout off in training mode too, also inside an LSTM or an attention layer."""
     modules = list(model.modules())
     layers = [item for item in modules if isinstance(item, Dropout)]
     rates = [(item, item.p) for item in layers]
@@ -41,7 +42,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 
 
 def calibrate(case: Case, model: nn.Module, batch: Batch) -> None:
-    """Sets the statistics of every batch norm to those of this batch, as many epochs would."""
+    """Sets the running statistics of every batch norm to those of this batch."""
     norms = [
         item for item in model.modules() if isinstance(item, Norm) and item.momentum is not None
     ]
@@ -53,56 +54,56 @@ def calibrate(case: Case, model: nn.Module, batch: Batch) -> None:
         norm.momentum = None  # the mean over all calls
     model.train()
     with torch.no_grad(), without_dropout(model):
-        # many copies: the running variance is that of a sample, which of three rows is far larger
+        # copies, because the running variance is unbiased: of three rows it is 1.5 times as large
         case.forward(model, {name: torch.cat([values] * 16) for name, values in batch.items()})
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def fit(case: Case, batch: Batch, *, number: int = 0) -> tuple[bool, dict[str, Tensor]]:
-    """Trains a new model on a few rows until it knows them, with one rate after another.
+def memorise(case: Case, batch: Batch) -> tuple[bool, dict[str, Tensor]]:
+    """Trains new models on a few rows until one has memorised them, one for each rate.
 
     Returns:
-        Whether it does, in evaluation mode, and its outputs there.
+        Whether one has, and the outputs of the last model in evaluation mode.
     """
     outputs: dict[str, Tensor] = {}
     for rate in RATES:
-        model = case.fresh(number)
+        model = case.fresh()
         with without_dropout(model):
             for step, _ in enumerate(case.train(model, batch, lr=rate, num_steps=NUM_STEPS), 1):
                 if step % 20 == 0:
                     calibrate(case, model, batch)
                     outputs = case.outputs(model.eval(), batch)
-                    if is_fitted(case, outputs, batch):
+                    if is_memorised(case, outputs, batch):
                         return True, outputs
     return False, outputs
 
 
 def counted_targets(case: Case, batch: Batch) -> Tensor:
-    """Which targets count, in the shape of the target."""
+    """A mask in the shape of the target: true where a target counts."""
     target = batch["target"]
     counted = valid(batch, case.spec.target)
-    every = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
-    return every & (target != IGNORED) if case.spec.target.kind == "index" else every
+    mask = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
+    return mask & (target != IGNORED) if case.spec.target.kind == "index" else mask
 
 
-def is_fitted(case: Case, outputs: dict[str, Tensor], batch: Batch) -> bool:
-    """Whether the predictions are the targets, and the model's own loss says so.
+def is_memorised(case: Case, outputs: dict[str, Tensor], batch: Batch) -> bool:
+    """Whether the predictions are close to the targets, and the model's own loss is small.
 
-    Of a classification every class is right and its likelihood high. The loss may keep what label
-    smoothing of 0.1 adds, and not what a second softmax does.
+    In a classification every class must be right, with a high likelihood. The bound on the loss
+    allows label smoothing of 0.1, and not a second softmax.
     """
-    own = error(case, outputs, batch)
+    reached = error(case, outputs, batch)
     if case.spec.task == "regression":
         counted = counted_targets(case, batch)
-        return own < 0.02 * float(batch["target"][counted].var(correction=0) + 1e-12)
+        return reached < 0.02 * float(batch["target"][counted].var(correction=0) + 1e-12)
     chance = math.log(case.spec.num_classes)
-    small = own < 0.2 * chance and float(outputs["loss"]) < 0.4 * chance
+    small = reached < 0.2 * chance and float(outputs["loss"]) < 0.4 * chance
     return small and share_right(case, outputs, batch) == 1
 
 
 def error(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
-    """Of the predictions, whatever the model's own loss: squared, or minus the log-likelihood."""
+    """The mean squared error of the predictions, or their mean negative log-likelihood."""
     prediction, target = outputs[case.spec.prediction], batch["target"]
     counted = counted_targets(case, batch)
     if case.spec.task == "regression":
@@ -112,14 +113,14 @@ def error(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
 
 
 def share_right(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
-    """The share of targets that are the likeliest class."""
+    """The share of targets that equal the most likely class."""
     target, counted = batch["target"], counted_targets(case, batch)
     guess = log_likelihood(case, outputs[case.spec.prediction], target).argmax(-1)
     return float((guess + int(case.spec.target.low or 0) == target)[counted].float().mean())
 
 
 def log_likelihood(case: Case, prediction: Tensor, target: Tensor) -> Tensor:
-    """The logarithm of each class's probability, class axis last; of two, one logit is enough."""
+    """The log-probability of each class, class axis last; two classes may share one logit."""
     if case.spec.num_classes == 2 and prediction.numel() == target.numel():
         logit = prediction.reshape(target.shape)
         return torch.stack([F.logsigmoid(-logit), F.logsigmoid(logit)], dim=-1)
@@ -129,9 +130,9 @@ def log_likelihood(case: Case, prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def distinct_rows(case: Case, num_rows: int) -> Batch:
-    """A few rows that can be told apart: of different classes if there are, in order otherwise.
+    """A few rows with different inputs, and with different targets where there are enough.
 
-    Of a causal model they differ in the first position, which sees nothing else.
+    For a causal model their first positions differ: nothing else reaches the first output.
     """
     batch = case.rows()
     target = batch["target"].reshape(len(batch["target"]), -1)
@@ -140,7 +141,7 @@ def distinct_rows(case: Case, num_rows: int) -> Batch:
         if len(chosen) < num_rows and not any(same(case, batch, row, one) for one in chosen):
             if not any(torch.equal(target[row], target[one]) for one in chosen):
                 chosen.append(row)
-    for row in range(len(target)):  # too few classes
+    for row in range(len(target)):  # in case there are too few different targets
         if len(chosen) < num_rows and not any(same(case, batch, row, one) for one in chosen):
             chosen.append(row)
     if len(chosen) < 2:
@@ -149,7 +150,7 @@ def distinct_rows(case: Case, num_rows: int) -> Batch:
 
 
 def same(case: Case, batch: Batch, left: int, right: int) -> bool:
-    """Whether no input tells two rows apart, from the first position on if the model is causal."""
+    """Whether two rows have equal inputs; for a causal model, an equal first position."""
     if case.spec.causal is not None:
         first = batch[case.spec.causal][:, 0]
         return torch.equal(first[left], first[right])

@@ -1,4 +1,4 @@
-"""What reaches what: from inputs to outputs, and never from a neighbour, a target or the future."""
+"""Checks of information flow: from each input, and from no other row, target or later position."""
 
 import copy
 import itertools
@@ -9,25 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..training.prepared import Batch
 from ..training.metrics import IGNORED, num_targets
-from .case import Case, Failed, NotApplicable, check, close, first_apart, take, without_target
-from .fitting import fit, without_dropout
-from .spec import Field, over, valid
+from ..training.prepared import Batch
+from .case import Case, close, first_difference, take, without_target
+from .failures import Failed, NotApplicable
+from .fitting import memorise, without_dropout
+from .running import check
+from .spec import Field, expand_mask, valid
 
-NUM_POSITIONS = 64  # of an input that are looked at one by one,
-NUM_ROWS = 16  # in so many rows
+NUM_POSITIONS = 64  # positions of an input that are changed one by one,
+NUM_ROWS = 16  # in this many rows
 
 
 @check(
     "an input that is overwritten or never used in `forward`, a slice that is one too short, a "
-    "multiplication by zero, a pooling over too much"
+    "multiplication by zero, a pooling over too many axes"
 )
 def each_input_influences_the_output(case: Case) -> None:
-    """Other values of an input give other outputs: of the whole input, and of each position of it.
+    """Other values of an input change the outputs: of the whole input, and of each position.
 
-    Catches: an input that is ignored, or a column, a pixel, the last token, the sign of it.
-    False alarms: 0 of 270 runs on models that are right.
+    Catches: an input that is ignored, or its sign, or one of its columns, pixels or tokens.
+    False alarms: 0 of 270 runs on correct models.
     Source: research practice ("a model must not ignore an input").
     """
     model, batch, _ = case.precise(case.trained())
@@ -36,14 +38,14 @@ def each_input_influences_the_output(case: Case) -> None:
     for name in case.spec.features:
         others = [case.other_values(name, inputs, number) for number in range(2)]
         if all(_equal(before, case.outputs(model, {**inputs, name: other})) for other in others):
-            raise Failed(f"input `{name}`", "other values leave every output as it was", "a change")
-        if case.spec.inputs[name].kind != "mask":  # an edge alone may be nobody's neighbour
+            raise Failed(f"input `{name}`", "other values change no output", "a change")
+        if case.spec.inputs[name].kind != "mask":  # an entry of a mask may need another
             _check_sign(case, model, inputs, name)
             _check_positions(case, model, inputs, name, others)
 
 
 def _check_sign(case: Case, model: nn.Module, inputs: Batch, name: str) -> None:
-    """Raises Failed if a number and its opposite are the same to the model."""
+    """Raises Failed if the sign of a numeric input changes no output."""
     item = case.spec.inputs[name]
     if item.kind == "float" and (item.low is None or item.low < 0):
         opposite = {**inputs, name: -inputs[name]}
@@ -55,7 +57,7 @@ def _check_sign(case: Case, model: nn.Module, inputs: Batch, name: str) -> None:
 def _check_positions(
     case: Case, model: nn.Module, inputs: Batch, name: str, others: Sequence[Tensor]
 ) -> None:
-    """Raises Failed if one position of an input (a column, a pixel, a token) is without effect."""
+    """Raises Failed if one position of an input (a column, a pixel, a token) has no effect."""
     before = case.outputs(model, inputs)
     for position in _positions(inputs[name], valid(inputs, case.spec.inputs[name])):
         where: Any = (slice(None), *position)
@@ -66,14 +68,14 @@ def _check_positions(
                 break
         else:
             index = ", ".join(map(str, position))
-            seen = f"other values at [:, {index}] leave every output as it was"
+            seen = f"other values at [:, {index}] change no output"
             raise Failed(f"input `{name}`", seen, "a change of some output")
 
 
 def _positions(values: Tensor, counted: Tensor | None) -> list[tuple[int, ...]]:
-    """Some positions of an instance, evenly spread; none if it is a single value."""
+    """Positions of an instance, evenly spaced; none if an instance is a single value."""
     every = list(itertools.product(*map(range, values.shape[1:]))) if values.dim() > 1 else []
-    if counted is not None:  # one that no row fills has nothing to say
+    if counted is not None:  # a position that is padding in every row has no effect
         depth = counted.dim() - 1
         filled = counted.any(0)
         every = [item for item in every if filled[item[:depth]]]
@@ -81,33 +83,34 @@ def _positions(values: Tensor, counted: Tensor | None) -> list[tuple[int, ...]]:
 
 
 def _equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Whether two calls give bit-identical outputs."""
     return all(torch.equal(values, right[name]) for name, values in left.items())
 
 
 @check(
-    "the other input encoded twice, only the mask or the length of this one used, a pooling that "
-    "loses what it holds"
+    "another input that is encoded twice, an input of which only the mask or the length is used, a "
+    "pooling that loses the difference"
 )
 def each_input_alone_can_be_fitted(case: Case) -> None:
-    """Rows that differ in one input only are told apart, learnt by heart, whichever input it is.
+    """Rows that differ in one input only, and in the target, can be memorised: for each input.
 
-    Catches: an input that reaches the output and says nothing: averaged away, or too weak to learn.
-    False alarms: 0 of 60 runs on models that are right.
-    Source: this study, from two-input models whose shared encoder dropped one of them.
+    Catches: an input that reaches the output and cannot be used: averaged out, or far too weak.
+    False alarms: 0 of 60 runs on correct models.
+    Source: own; models with two inputs whose shared encoder dropped one of them.
     """
     if len(case.spec.features) < 2:
-        raise NotApplicable("there is one input: three_instances_are_fitted_perfectly looks at it")
+        raise NotApplicable("there is one input: three_instances_are_fitted_perfectly covers it")
     for name in case.spec.features:
         batch = _rows_that_differ_in(case, name)
-        fitted, outputs = fit(case, batch)
-        if not fitted:
+        memorised, outputs = memorise(case, batch)
+        if not memorised:
             loss = float(outputs["loss"])
-            seen = f"rows that differ only in it cannot be fitted: the loss stays at {loss:.3g}"
-            raise Failed(f"input `{name}`", seen, "that each is learnt by heart")
+            seen = f"rows that differ only in it cannot be memorised: the loss stays at {loss:.3g}"
+            raise Failed(f"input `{name}`", seen, "rows that can be memorised")
 
 
 def _rows_that_differ_in(case: Case, name: str) -> Batch:
-    """Copies of the row with most positions, with other values of one input and other targets."""
+    """Copies of the longest row, each with other values of one input and another target."""
     batch = case.rows()
     masks = [batch[key] for key, item in case.spec.inputs.items() if item.kind == "mask"]
     filled = [mask.reshape(len(mask), -1).sum(1) for mask in masks]
@@ -129,12 +132,12 @@ def _rows_that_differ_in(case: Case, name: str) -> Batch:
         )
     counted = valid(rows, item)
     if counted is not None:
-        changed = torch.where(over(counted, changed), changed, rows[name])
+        changed = torch.where(expand_mask(counted, changed), changed, rows[name])
     return {**rows, name: changed, "target": _distinct_targets(case, rows)}
 
 
 def _distinct_targets(case: Case, rows: Batch) -> Tensor:
-    """A target a row, the same at all its positions, where it counts."""
+    """A different target for each row, the same at all positions that count."""
     target, field = rows["target"], case.spec.target
     number = torch.arange(len(target)).reshape(-1, *[1] * (target.dim() - 1)).to(target)
     if field.kind == "index":
@@ -146,14 +149,14 @@ def _distinct_targets(case: Case, rows: Batch) -> Tensor:
 
 
 @check(
-    "the target used in `forward` for more than the loss (`if self.training:` perhaps), teacher "
-    "forcing, a prediction computed from parts of the loss"
+    "a target that `forward` uses for more than the loss (perhaps after `if self.training:`), "
+    "teacher forcing, a prediction computed from parts of the loss"
 )
 def predictions_do_not_see_the_target(case: Case) -> None:
-    """Predictions are the same with the target, with another one and with none.
+    """Predictions are the same with the target, with another target and without a target.
 
-    Catches: a model that is given the answer, in training or in evaluation.
-    False alarms: 0 of 270 runs on models that are right.
+    Catches: a model that reads the answer, in training or in evaluation mode.
+    False alarms: 0 of 270 runs on correct models.
     Source: Kaufman et al., "Leakage in Data Mining" (2012).
     """
     model, batch, _ = case.precise(case.trained())
@@ -163,29 +166,30 @@ def predictions_do_not_see_the_target(case: Case) -> None:
         seen = [_predictions(case, model, item) for item in (batch, other, without_target(batch))]
         mode = "training" if training else "evaluation"
         for outputs, what in zip(seen[1:], ("another target", "no target"), strict=True):
-            if (apart := first_apart(seen[0], outputs, 0)) is not None:
-                text = f"changes by {apart[1]:.3g} in {mode} mode when there is {what}"
-                raise Failed(f"output `{apart[0]}`", text, "the same, bit for bit")
+            if (apart := first_difference(seen[0], outputs, 0)) is not None:
+                text = f"changes by {apart[1]:.3g} in {mode} mode, with {what} in the batch"
+                raise Failed(f"output `{apart[0]}`", text, "bit-identical outputs")
 
 
 def _predictions(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The outputs without the loss; the state of the model is restored."""
     state = {name: values.clone() for name, values in model.state_dict().items()}
     outputs = case.outputs(model, batch)
-    model.load_state_dict(state)  # in training mode a batch norm moves
+    model.load_state_dict(state)  # in training mode a batch norm changes
     outputs.pop("loss", None)
     return outputs
 
 
 @check(
-    "the number of the row (`torch.arange(len(batch))`), the order of the batch or the target "
+    "the index of the row (`torch.arange(len(batch))`), the order of the batch or the target "
     "reaches the prediction"
 )
 def contradictions_are_not_fitted(case: Case) -> None:
-    """Two equal rows with two targets cannot both be learnt: the loss stays at log 2 or above.
+    """Two equal rows with different targets cannot both be learned: the loss is at least log 2.
 
-    Catches: whatever knows more than the inputs: targets, positions in the batch, a memory.
-    False alarms: 0 of 270 runs on models that are right.
-    Source: this study; it needs no idea of how the leak works.
+    Catches: a prediction that depends on more than the inputs: the target, an index, a cache.
+    False alarms: 0 of 270 runs on correct models.
+    Source: own; the check finds a leak without knowing how it works.
     """
     rows = take(case.rows(), [0, 0])
     if case.spec.task == "regression":
@@ -204,20 +208,20 @@ def contradictions_are_not_fitted(case: Case) -> None:
             raise Failed(f"output `{prediction}`", text, "the same for both")
         loss = float(outputs["loss"])
         if case.spec.task == "classification" and loss < 0.8 * math.log(2):
-            text = f"falls to {loss:.3g} for two rows with equal inputs and two targets"
-            cause = "a loss that reads something else; if it is focal or weighs classes: opt out"
-            raise Failed("output `loss`", text, f"log(2) = {math.log(2):.3g} or nearly", cause)
+            text = f"falls to {loss:.3g} for two rows with equal inputs and different targets"
+            cause = "a loss of something else; if the loss is focal or weights the classes, opt out"
+            raise Failed("output `loss`", text, f"at least about log(2) = {math.log(2):.3g}", cause)
 
 
 @check(
-    "a softmax, mean, norm or attention over axis 0, a `view` that mixes rows, axes that were "
-    "swapped (batch_first), batch statistics in evaluation"
+    "a softmax, mean, norm or attention over axis 0, a `view` that mixes rows, swapped axes "
+    "(batch_first), batch statistics in evaluation mode"
 )
 def nothing_leaks_across_the_batch(case: Case) -> None:
-    """Other neighbours leave a row as it was: the first, one in the middle and the last.
+    """The outputs of a row do not depend on the other rows: the first, a middle and the last row.
 
     Catches: attention over the batch, a softmax over it, a `view` across it, a running sum.
-    False alarms: 0 of 270 runs on models that are right.
+    False alarms: 0 of 270 runs on correct models.
     Source: "A Recipe for Training Neural Networks" (Karpathy, 2019): use backprop to chart
     dependencies.
     """
@@ -231,7 +235,7 @@ def nothing_leaks_across_the_batch(case: Case) -> None:
             other = case.other_values(name, inputs) if name in case.spec.features else values
             others[name] = torch.cat([other[:row], values[row : row + 1], other[row + 1 :]])
         after = case.outputs(model, others)
-        _compare_rows(before, after, row, row, tolerance, "when only the other rows change")
+        _compare_rows(before, after, row, row, tolerance, "when only other rows change")
 
 
 def _compare_rows(
@@ -242,7 +246,7 @@ def _compare_rows(
     tolerance: float,
     when: str,
 ) -> None:
-    """Raises Failed where row `row` of one call is not row `now` of the other."""
+    """Raises Failed if row `row` of one call differs from row `now` of the other."""
     for name, values in before.items():
         scale = float(values.abs().max())
         apart = float((after[name][now] - values[row]).abs().max()) if values[row].numel() else 0.0
@@ -253,14 +257,14 @@ def _compare_rows(
 
 
 @check(
-    "a batch norm that uses the statistics of the batch in evaluation, whatever is computed over "
+    "a batch norm that uses the statistics of the batch in evaluation mode, other arithmetic over "
     "the batch, padding that depends on the longest row"
 )
 def a_batch_of_one_equals_its_row(case: Case) -> None:
-    """A row alone gets the outputs that it gets in a batch.
+    """A row alone has the same outputs as in a batch.
 
-    Catches: `squeeze()`, which drops the batch of one too; what the neighbours' number decides.
-    False alarms: 0 of 270 runs on models that are right.
+    Catches: `squeeze()`, which also drops a batch axis of size 1; a dependence on the batch size.
+    False alarms: 0 of 270 runs on correct models.
     Source: AllenNLP's `ensure_batch_predictions_are_consistent`.
     """
     model, batch, tolerance = case.precise(case.trained())
@@ -270,44 +274,44 @@ def a_batch_of_one_equals_its_row(case: Case) -> None:
         alone = case.outputs(model, take(inputs, slice(row, row + 1)))
         for name, values in alone.items():
             if values.shape != (1, *together[name].shape[1:]):
-                wanted = f"{[1, *together[name].shape[1:]]}"
+                expected = f"{[1, *together[name].shape[1:]]}"
                 seen = f"row {row} alone gives shape {list(values.shape)}"
-                raise Failed(f"output `{name}`", seen, wanted, "a `squeeze()` without an axis")
-        _compare_rows(together, alone, row, 0, tolerance, "when it is a batch of one")
+                raise Failed(f"output `{name}`", seen, expected, "a `squeeze()` without an axis")
+        _compare_rows(together, alone, row, 0, tolerance, "in a batch of one")
 
 
-@check("the number of the row is used, or a `view` or `transpose` that mixes rows")
+@check("a use of the row's index, or a `view` or `transpose` that mixes rows")
 def permuting_the_batch_permutes_the_output(case: Case) -> None:
-    """Rows in another order get the same outputs in that order, and the same loss.
+    """Permuting the rows permutes the outputs, and leaves the loss the same.
 
-    Catches: what depends on the place in the batch; targets that are matched to other rows.
-    False alarms: 0 of 270 runs on models that are right.
+    Catches: a dependence on the row's index; targets that are matched to other rows.
+    False alarms: 0 of 270 runs on correct models.
     Source: equivariance; Cohen and Welling, 2016.
     """
     model, batch, tolerance = case.precise(case.trained())
     order = torch.randperm(len(batch["target"])).to(batch["target"].device)
     before, after = case.outputs(model, batch), case.outputs(model, take(batch, order))
-    expected = {
+    permuted = {
         name: values if name == "loss" else values[order] for name, values in before.items()
     }
-    if (apart := first_apart(expected, after, tolerance)) is not None:
-        text = f"changes by {apart[1]:.3g} when the rows come in another order"
-        cause = "targets that are shifted against the rows, rows weighed by their number"
-        alone = apart[0] == "loss"
-        wanted = "the same loss" if alone else "the same rows, in that order"
-        raise Failed(f"output `{apart[0]}`", text, wanted, cause if alone else None)
+    if (apart := first_difference(permuted, after, tolerance)) is not None:
+        text = f"changes by {apart[1]:.3g} when the rows are permuted"
+        cause = "targets that are shifted against the rows, rows weighted by their index"
+        is_loss = apart[0] == "loss"
+        expected = "the same loss" if is_loss else "the same rows in the new order"
+        raise Failed(f"output `{apart[0]}`", text, expected, cause if is_loss else None)
 
 
 @check(
     "a mean or maximum over all positions, an attention without its key mask, a reversed LSTM that "
-    "begins in the padding, a loss or normalisation that counts the padding"
+    "begins in the padding, a loss or normalisation that includes the padding"
 )
 def padding_changes_nothing(case: Case) -> None:
-    """Garbage behind the mask, and more padding, change neither outputs nor loss.
+    """Other values at masked positions, and more padding, change neither outputs nor loss.
 
     Catches: a mask that is ignored, inverted or forgotten in one place; a loss over padding.
-    False alarms: 0 of 60 runs on models that are right.
-    Source: AllenNLP; the commonest mistake in models of sequences.
+    False alarms: 0 of 60 runs on correct models.
+    Source: AllenNLP; the most common mistake in models of sequences.
     """
     model, batch, tolerance = case.precise(case.trained())
     masks = {item.mask for item in _fields(case).values() if item.mask is not None}
@@ -315,25 +319,26 @@ def padding_changes_nothing(case: Case) -> None:
         raise NotApplicable("no input has a mask")
     before = case.outputs(model, batch)
     garbage = _garbage(case, batch)
-    for what, expected, after in (
-        ("with other values behind the mask", before, case.outputs(model, garbage)),
+    for when, expected, after in (
+        ("with other values at masked positions", before, case.outputs(model, garbage)),
         ("with two more positions of padding", before, _with_padding(case, model, batch)),
         (
-            "in training mode, with other values behind the mask",
+            "in training mode, with other values at masked positions",
             _in_training(case, model, batch),
             _in_training(case, model, garbage),
         ),
     ):
-        if (apart := first_apart(expected, after, tolerance)) is not None:
-            raise Failed(f"output `{apart[0]}`", f"changes by {apart[1]:.3g} {what}", "no change")
+        if (apart := first_difference(expected, after, tolerance)) is not None:
+            raise Failed(f"output `{apart[0]}`", f"changes by {apart[1]:.3g} {when}", "no change")
 
 
 def _fields(case: Case) -> dict[str, Field]:
+    """The fields of a batch: the inputs and the target."""
     return {**case.spec.inputs, "target": case.spec.target}
 
 
 def _garbage(case: Case, batch: Batch) -> Batch:
-    """Other values wherever a mask says that nothing counts."""
+    """The batch with other values at masked positions."""
     changed = dict(batch)
     for name, item in _fields(case).items():
         counted = valid(batch, item)
@@ -344,27 +349,27 @@ def _garbage(case: Case, batch: Batch) -> Batch:
             for key, values in batch.items()
         }
         changed[name] = torch.where(
-            over(counted, batch[name]), batch[name], case.other_values(name, everywhere)
+            expand_mask(counted, batch[name]), batch[name], case.other_values(name, everywhere)
         )
     return changed
 
 
 def _in_training(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Outputs in training mode, without dropout, of a copy: a batch norm moves."""
+    """The outputs of a copy in training mode without dropout; a batch norm changes the copy."""
     copied = copy.deepcopy(model).train()
     with without_dropout(copied):
         return case.outputs(copied, batch)
 
 
 def _with_padding(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The outputs where they were, once wherever a mask goes along two positions are added.
+    """The outputs at the old positions, with two positions of padding added to masked axes.
 
-    They stand at the end, or at the beginning if that is where the rows are padded.
+    The padding is added at the end, or at the beginning if that is where the rows are padded.
     """
     masks = [name for name, item in case.spec.inputs.items() if item.kind == "mask"]
     used = {item.mask for item in [*_fields(case).values(), *case.spec.outputs.values()]}
     axes = [case.spec.inputs[name].shape[0] for name in masks if name in used]
-    axes = [axis for axis in axes if isinstance(axis, str)]  # a number cannot grow
+    axes = [axis for axis in axes if isinstance(axis, str)]  # a fixed size cannot grow
     left = all(batch[name][:, -1].all() for name in masks if name in used) and not all(
         batch[name][:, 0].all() for name in masks if name in used
     )
@@ -386,14 +391,14 @@ def _with_padding(case: Case, model: nn.Module, batch: Batch) -> dict[str, Tenso
 
 
 @check(
-    "an attention without its causal mask or with one that is shifted by one, a bidirectional "
-    "layer, a convolution padded on both sides, a normalisation over positions"
+    "an attention without a causal mask or with one that is shifted by one, a bidirectional layer, "
+    "a convolution padded on both sides, a normalisation over positions"
 )
 def no_position_sees_a_later_one(case: Case) -> None:
-    """Of a causal model: the outputs up to a position do not change with what comes after it.
+    """In a causal model the outputs up to a position do not depend on later positions.
 
-    Catches: every look into the future, of one position too.
-    False alarms: 0 of 30 runs on models that are right.
+    Catches: any dependence on the future, also by a single position.
+    False alarms: 0 of 30 runs on correct models.
     Source: "A Recipe for Training Neural Networks" (Karpathy, 2019).
     """
     if case.spec.causal is None:
@@ -412,28 +417,28 @@ def no_position_sees_a_later_one(case: Case) -> None:
                 if not close(early, late, tolerance):
                     apart = float((early - late).abs().max())
                     seen = f"changes by {apart:.3g} before position {position}"
-                    seen += f", from where on `{name}` does"
+                    seen += f" when `{name}` changes only from there on"
                     raise Failed(f"output `{output}`", seen, "no change")
 
 
 @check(
     "`reduction='sum'`, a sum divided by a constant (a batch size, a padded length), a mask that "
-    "counts positions without a target, classes that weigh differently"
+    "counts positions without a target, classes with different weights"
 )
 def the_loss_is_a_mean(case: Case) -> None:
-    """A batch twice has the loss of once, and the gradients of its parts sum to those of the whole.
+    """A repeated batch has the same loss, and the gradients of parts add up to those of the whole.
 
-    Parts weigh as many targets as they hold: so training.num_accumulation_steps changes nothing.
+    Each part is weighted by its number of targets, as training.num_accumulation_steps does it.
     Catches: a summed loss, a wrong divisor.
-    False alarms: 0 of 270 runs on models that are right.
-    Source: gradient accumulation, as several large projects got it wrong until 2024.
+    False alarms: 0 of 270 runs on correct models.
+    Source: gradient accumulation, which several large projects had wrong until 2024.
     """
     model, batch, tolerance = case.precise(case.trained())
     copies = {name: torch.cat([values, values]) for name, values in batch.items()}
     once, twice = (float(case.outputs(model, item)["loss"]) for item in (batch, copies))
     if not math.isclose(once, twice, rel_tol=10 * tolerance, abs_tol=1e-6):
         seen = f"is {once:.5g}, and {twice:.5g} when the batch is repeated"
-        raise Failed("output `loss`", seen, "the same, for a mean")
+        raise Failed("output `loss`", seen, "the same loss, as of a mean")
     middle = len(batch["target"]) // 3
     whole = _gradients(case, model, [batch])
     parts = _gradients(case, model, [take(batch, slice(middle)), take(batch, slice(middle, None))])
@@ -442,12 +447,12 @@ def the_loss_is_a_mean(case: Case) -> None:
         apart = float((gradient - parts[name]).abs().max())
         if not apart <= 1e-3 * scale + 1e-6:
             share = apart / max(scale, 1e-12)
-            seen = f"its gradient differs by {share:.2%} when the batch comes in two parts"
-            raise Failed(f"parameter `{name}`", seen, "the same, to 0.1 %")
+            seen = f"its gradient differs by {share:.2%} when the batch is split in two parts"
+            raise Failed(f"parameter `{name}`", seen, "the same gradient, within 0.1 %")
 
 
 def _gradients(case: Case, model: nn.Module, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """The gradients of the mean loss over all parts together."""
+    """The gradients of the mean loss over all parts."""
     total = sum(_num_targets(case, part) for part in parts)
     model.zero_grad()
     for part in parts:
@@ -460,5 +465,6 @@ def _gradients(case: Case, model: nn.Module, parts: Sequence[Batch]) -> dict[str
 
 
 def _num_targets(case: Case, part: Batch) -> int:
+    """The number of targets that count."""
     counted = valid(part, case.spec.target)
     return num_targets(part["target"]) if counted is None else int(counted.sum())

@@ -1,63 +1,65 @@
-"""Whether a model can learn: by heart, downhill, by its true gradient, and what generalises."""
+"""Checks of learning: memorising, descent, the true gradient, generalisation."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from ..training.prepared import Batch
 from ..training.determinism import mix, seed_everything
-from .case import Case, Failed, NotApplicable, check, without_target
+from ..training.prepared import Batch
+from .case import Case, without_target
 from .data import split_rows
-from .fitting import RATES, counted_targets, distinct_rows, error, fit, share_right
+from .failures import Failed, NotApplicable
+from .fitting import RATES, counted_targets, distinct_rows, error, memorise, share_right
+from .running import check
 
-STEPS = (1e-8, 1e-6, 1e-4, 1e-3)  # of differences; in float64 the first steps over no kink
+STEPS = (1e-8, 1e-6, 1e-4, 1e-3)  # of finite differences; small ones avoid kinks (of a ReLU)
 NUM_DIRECTIONS = 3
 
 
 @check(
-    "a softmax before a cross-entropy that has its own, an output that is bounded, weights set in "
-    "`forward`, targets that are shifted or permuted, inputs that are very large or very small"
+    "a softmax before a cross-entropy, which applies its own; a bounded output; weights that are "
+    "set in `forward`; targets that are shifted or permuted; very large or very small inputs"
 )
 def three_instances_are_fitted_perfectly(case: Case) -> None:
-    """Three instances are learnt by heart: every class right in evaluation mode, and likely.
+    """Three instances can be memorised: in evaluation mode every class is right, and likely.
 
     Dropout is off, batch norm takes its statistics from the instances, three rates are tried.
-    Catches: what keeps a model from fitting anything at all.
-    False alarms: 0 of 270 runs on models that are right.
+    Catches: any mistake that keeps a model from fitting data at all.
+    False alarms: 0 of 270 runs on correct models.
     Source: "A Recipe for Training Neural Networks" (Karpathy, 2019): overfit one batch.
     """
     batch = distinct_rows(case, 3)
-    fitted, outputs = fit(case, batch)
-    if fitted:
+    memorised, outputs = memorise(case, batch)
+    if memorised:
         return
     rates = ", ".join(f"{rate:g}" for rate in RATES)
     loss = float(outputs["loss"])
     if case.spec.task == "regression":
         reached = f"an error of {error(case, outputs, batch):.3g}"
-        wanted = "an error of 2 % of their variance, in evaluation mode"
+        expected = "an error below 2 % of their variance, in evaluation mode"
     else:
         reached = f"{share_right(case, outputs, batch):.0%} right"
-        wanted = "every class right, and a small loss, in evaluation mode"
+        expected = "every class right, and a small loss, in evaluation mode"
     seen = f"three instances end at {reached} and a loss of {loss:.3g} (Adam at {rates})"
     cause = None
     if loss < 0.02:
-        cause = "a loss that is computed from something else than the prediction, or other targets"
+        cause = "a loss that is not computed from the prediction and the targets of the batch"
     elif case.spec.task == "classification" and share_right(case, outputs, batch) == 1:
-        cause = "a softmax before a cross-entropy that has its own: the loss cannot become small"
-    raise Failed(f"output `{case.spec.prediction}`", seen, wanted, cause)
+        cause = "a softmax before a cross-entropy, which applies its own: the loss stays large"
+    raise Failed(f"output `{case.spec.prediction}`", seen, expected, cause)
 
 
 @check(
-    "a loss with the wrong sign, a gradient that was reversed or cut, noise in evaluation mode, an "
-    "argmax or rounding on the way"
+    "a loss with the wrong sign, a gradient that is reversed or cut, noise in evaluation mode, an "
+    "argmax or a rounding before the loss"
 )
 def the_loss_falls_at_every_small_step(case: Case) -> None:
-    """Plain gradient descent with a step that should lower the loss by 1 % does lower it, 5 times.
+    """Five steps of gradient descent, each sized to lower the loss by 1 %, all lower it.
 
-    Without dropout. If a kink is in the way, a tenth and a hundredth of the step are tried.
+    Without dropout. Smaller steps (a tenth, a hundredth) are tried next, in case of a kink.
     Catches: a gradient that does not point uphill.
-    False alarms: 0 of 270 runs on models that are right.
+    False alarms: 0 of 270 runs on correct models.
     Source: AllenNLP; calculus.
     """
     losses: list[float] = []
@@ -66,16 +68,17 @@ def the_loss_falls_at_every_small_step(case: Case) -> None:
         losses = [_descend(case, model, batch, fraction) for _ in range(6)]
         if all(after < before for before, after in zip(losses, losses[1:], strict=False)):
             return
-    told = ", ".join(f"{loss:.6g}" for loss in losses)
-    raise Failed("output `loss`", f"is {told} at small steps downhill", "a smaller one each time")
+    shown = ", ".join(f"{loss:.6g}" for loss in losses)
+    seen = f"is {shown} after small steps of gradient descent"
+    raise Failed("output `loss`", seen, "a smaller loss after each step")
 
 
 def _descend(case: Case, model: nn.Module, batch: Batch, fraction: float) -> float:
-    """One step that lowers the loss by a fraction of itself, if its gradient is true."""
+    """One step that lowers the loss by this fraction to first order; returns the loss before it."""
     loss, gradients = _gradients(case, model, batch)
     slope = math.fsum(float(gradient.abs().square().sum()) for gradient in gradients)
     if not slope:
-        raise Failed("output `loss`", "has a gradient of zero", "one that leads downhill")
+        raise Failed("output `loss`", "has a gradient of zero", "a gradient that is not zero")
     rate = fraction * abs(float(loss)) / slope
     with torch.no_grad():
         for parameter, gradient in zip(_trainable(model), gradients, strict=True):
@@ -84,6 +87,7 @@ def _descend(case: Case, model: nn.Module, batch: Batch, fraction: float) -> flo
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters; raises NotApplicable if there are none."""
     parameters = [item for item in model.parameters() if item.requires_grad]
     if not parameters:
         raise NotApplicable("the model has no trainable parameter")
@@ -91,7 +95,8 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _gradients(case: Case, model: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-    seed_everything(mix(case.seed, 2))  # as `Case.outputs` does
+    """The loss and its gradient for each trainable parameter."""
+    seed_everything(mix(case.seed, 2))  # as in `Case.outputs`
     with torch.backends.cudnn.flags(enabled=False):
         loss = case.forward(model, batch)["loss"]
         found = torch.autograd.grad(loss, _trainable(model), allow_unused=True)
@@ -100,16 +105,16 @@ def _gradients(case: Case, model: nn.Module, batch: Batch) -> tuple[Tensor, list
 
 
 @check(
-    "a `.detach()` or `torch.no_grad` on one of two paths, an edit in place, a custom backward "
-    "that is wrong, a padding_idx that is a real token; if meant (a straight-through estimator, a "
+    "a `.detach()` or `torch.no_grad` on one of two paths, an edit in place, a wrong custom "
+    "backward, a padding_idx that is a real token; if intended (a straight-through estimator, a "
     "reversed gradient), opt out"
 )
 def gradients_equal_finite_differences(case: Case) -> None:
-    """The derivative along a random direction is the difference of two losses, for each parameter.
+    """Along a random direction autograd agrees with finite differences, for each parameter.
 
-    In float64 where the model allows it, the best of 4 steps and 3 directions.
-    Catches: a path that is cut while another remains, so that a gradient is there and wrong.
-    False alarms: 0 of 270 runs on models that are right.
+    In float64 where the model allows it; one of 4 step sizes and 3 directions must agree.
+    Catches: one of two paths is cut, so that the gradient is not zero, but wrong.
+    False alarms: 0 of 270 runs on correct models.
     Source: Griewank and Walther, Evaluating Derivatives (2008); torch.autograd.gradcheck.
     """
     model, batch, tolerance = case.precise(case.trained())
@@ -129,7 +134,7 @@ def gradients_equal_finite_differences(case: Case) -> None:
                 break
         else:
             slope, nearest = tried[0]
-            seen = f"autograd's slope is {slope:.4g}, and by finite differences {nearest:.4g}"
+            seen = f"the slope is {slope:.4g} by autograd, and {nearest:.4g} by finite differences"
             raise Failed(f"parameter `{name}`", seen, "the same slope")
 
 
@@ -142,7 +147,7 @@ def _agrees(
     slope: float,
     noise: float,
 ) -> tuple[bool, float]:
-    """Whether any finite difference is the slope, and the nearest one."""
+    """Whether a finite difference agrees with the slope, and the one that is nearest."""
     nearest, start = math.inf, parameter.detach().clone()
     for step in STEPS:
         losses = []
@@ -157,14 +162,14 @@ def _agrees(
             nearest = difference
         rounding = noise * max(abs(losses[0]), 1) / step
         if rounding > 0.1 * abs(slope) + 1e-3 and step != STEPS[-1]:
-            continue  # in float32 this step is too small to say anything
+            continue  # rounding dominates at this step
         if abs(difference - slope) <= 0.01 * max(abs(slope), abs(difference)) + 2 * rounding + 1e-7:
             return True, nearest
     return False, nearest
 
 
 def _is_smooth(case: Case, model: nn.Module, batch: Batch) -> bool:
-    """Whether the loss follows a change that float32 would round away."""
+    """Whether the loss responds to a change too small for float32."""
     parameter = _trainable(model)[-1]
     before = float(case.outputs(model, batch)["loss"])
     with torch.no_grad():
@@ -176,19 +181,18 @@ def _is_smooth(case: Case, model: nn.Module, batch: Batch) -> bool:
 
 
 @check(
-    "labels that stand beside the wrong rows since the data were prepared, a loss that does not "
-    "use its target; too few rows to learn from are a reason to opt out",
+    "labels that were matched to the wrong rows when the data were prepared, a loss that does not "
+    "use the target; if there are too few rows to learn from, opt out",
     slow=True,
 )
 def real_labels_generalise_and_shuffled_ones_do_not(case: Case) -> None:
-    """Trained on real labels the model is better than guessing on held-out rows; on shuffled, not.
+    """On held-out rows a model beats guessing if it learned real labels, and not shuffled ones.
 
-    The prediction's error on held-out rows, best over training, against that of guessing: squared
-    error, or the likelihood of the right class. Labels are shuffled so that each class gets all
-    others. Up to 3 seeds are tried, for few rows can mislead.
-    Catches: labels that have lost their rows, inputs that say nothing, a loss that does not look
-    at its labels.
-    False alarms: 0 of 270 runs on models that are right.
+    The lowest error during training on held-out rows, compared with that of guessing: the squared
+    error, or the negative log-likelihood. Shuffling gives the rows of each class labels of all
+    classes. Up to 3 seeds are tried, because few rows can mislead.
+    Catches: labels of other rows, inputs without information, a loss that ignores the labels.
+    False alarms: 0 of 270 runs on correct models.
     Source: Zhang et al., "Understanding deep learning requires rethinking generalization" (2017);
     Ojala and Garriga, "Permutation Tests for Studying Classifier Performance" (2010).
     """
@@ -201,12 +205,13 @@ def real_labels_generalise_and_shuffled_ones_do_not(case: Case) -> None:
         shuffled = max(shuffled, _best_held_out(case, wrong, held_out, attempt))
         if real < 0.95 * guess and shuffled > guess - 0.5 * (guess - real):
             return
-    told = f"is {real:.3g} after real labels and {shuffled:.3g} after shuffled ones"
-    wanted = f"the first well below that of guessing, {guess:.3g}, and the second near it"
-    raise Failed("error on held-out rows", told, wanted)
+    seen = f"is {real:.3g} with real labels and {shuffled:.3g} with shuffled labels"
+    expected = f"the first well below that of guessing, {guess:.3g}, and the second close to it"
+    raise Failed("error on held-out rows", seen, expected)
 
 
 def _best_held_out(case: Case, train: Batch, held_out: Batch, number: int) -> float:
+    """The lowest error on held-out rows in 120 steps of training."""
     model, best = case.fresh(number), math.inf
     for step, _ in enumerate(case.train(model, train, lr=0.005, num_steps=120), 1):
         if step % 4 == 0:
@@ -216,18 +221,18 @@ def _best_held_out(case: Case, train: Batch, held_out: Batch, number: int) -> fl
 
 
 def _error_of_guessing(case: Case, train: Batch, held_out: Batch) -> float:
-    """On held-out rows, of a model that has only seen how often each target occurs."""
+    """The error on held-out rows if only the frequencies (or the mean) of the targets are known."""
     seen = train["target"][counted_targets(case, train)]
-    asked = held_out["target"][counted_targets(case, held_out)]
+    target = held_out["target"][counted_targets(case, held_out)]
     if case.spec.task == "regression":
-        return float((asked - seen.mean()).square().mean())
+        return float((target - seen.mean()).square().mean())
     low, num_classes = int(case.spec.target.low or 0), case.spec.num_classes
     counts = torch.bincount(seen - low, minlength=num_classes).float() + 1
-    return float(-(counts / counts.sum()).log()[asked - low].mean())
+    return float(-(counts / counts.sum()).log()[target - low].mean())
 
 
 def _shuffle(case: Case, train: Batch, number: int) -> Tensor:
-    """The same targets at other rows."""
+    """Targets that do not depend on the inputs, with about the same frequencies."""
     target, counted = train["target"].clone(), counted_targets(case, train)
     seed_everything(mix(case.seed, 5, number))
     if case.spec.task == "classification" and target.dim() == 1:

@@ -1,4 +1,4 @@
-"""The model of a configuration, checked: before a run, or by `study check`."""
+"""Checks the model of a configuration: before a run, or by `study check`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from ..runs.reads import forget_read
 from ..runs.record import Record
 from ..training.prepared import Batch, Split
 from . import CHECKS, Case, Outcome, Spec, run
-from .data import all_rows, deal
+from .data import all_rows, hold_out
 
-# A check is a matter of steps, not of hours
+# A check trains for a few steps
 BRIEFLY = {"num_epochs": 2, "num_workers": 0, "compile": False, "max_minutes": None}
-NUM_ROWS = 1000  # of the prepared data are compared with the spec
+NUM_ROWS = 1000  # rows of the prepared data that are compared with the spec
 IDLE = {
     "training.checkpoint_steps": "a checkpoint only writes",
     "training.checkpoint_minutes": "a checkpoint only writes",
-    "training.num_workers": "the_data_are_sane looks at it",
-    "training.compile": "it takes a minute",
-    "training.max_minutes": "a matter of the clock",
-    "training.monitor": "the_trainer_equals_a_reference_loop looks at it",
+    "training.num_workers": "the_data_are_sane covers it",
+    "training.compile": "compiling takes a minute",
+    "training.max_minutes": "the effect depends on the clock",
+    "training.monitor": "the_trainer_equals_a_reference_loop covers it",
 }
 OTHERS: dict[str, list[Any]] = {
     "training.checkpoint_steps": [2],
@@ -32,7 +32,7 @@ OTHERS: dict[str, list[Any]] = {
     "training.patience": [1, 2],
     "training.precision": ["bfloat16", "float32"],
 }
-# where the model stands still, and where it jumps about: there patience matters
+# patience has an effect where the model does not change, or where it diverges
 CONTEXTS = (
     {"model.lr": 1e-12, "training.num_epochs": 3},
     {"model.lr": 0.3, "training.num_epochs": 5},
@@ -46,25 +46,19 @@ def make_case(
     *,
     name: str = "model",
 ) -> Case:
-    """What the checks are given: the model of a configuration, on the few rows of `data.fixture`.
+    """The case of a configuration: its model on the few rows of `data.fixture`.
 
     Args:
         values: A configuration, resolved and checked.
         device: Where the model runs.
-        splits: The same rows, prepared; None deals them here.
-        name: Of the configuration, for messages: `model=cnn`.
+        splits: The splits of these rows, if they are prepared; None reads and splits them here.
+        name: The configuration, for messages: `model=cnn`.
 
     Raises:
         StudyError: the spec of the data is missing or wrong, or the fixture cannot be read.
     """
     spec = read_spec(values)
-    if splits is None:
-        fields = read_fixture(values)
-        forget_read(values["data"]["fixture"])
-        batch = {name: torch.from_numpy(field) for name, field in fields.items()}
-        splits = deal(batch)
-    else:
-        batch = all_rows(splits["train"])
+    batch, splits = _read_rows(values) if splits is None else (all_rows(splits["train"]), splits)
     train = splits["train"]
     num_rows = len(train)  # type: ignore[arg-type]
     values = {**values, "training": briefly(values["training"], num_rows)}
@@ -84,10 +78,19 @@ def make_case(
     )
 
 
-def briefly(training: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
-    """The settings of a training of a few steps: two batches an epoch at least.
+def _read_rows(values: Mapping[str, Any]) -> tuple[Batch, Mapping[str, Dataset[Batch]]]:
+    """The rows of `data.fixture` as one batch, and as splits."""
+    fields = read_fixture(values)
+    forget_read(values["data"]["fixture"])  # the record lists what training read
+    batch = {name: torch.from_numpy(field) for name, field in fields.items()}
+    return batch, hold_out(batch)
 
-    The last one is as large as can be: a batch norm takes no single row, and pieces are halves.
+
+def briefly(training: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+    """The training settings, changed to train for a few steps: at least two batches an epoch.
+
+    The batch size makes the last batch as large as possible: a batch norm needs more than one row,
+    and accumulation splits a batch in two.
     """
     sizes = [size for size in range(3, 13) if 2 * size <= num_rows] or [num_rows]
     size = max(sizes, key=lambda size: (num_rows % size or size, size))
@@ -99,15 +102,15 @@ def read_spec(values: Mapping[str, Any]) -> Spec:
     """The spec of the data, with the opt-outs of the model.
 
     Raises:
-        StudyError: it is missing, or says what it is that is wrong.
+        StudyError: the spec is missing or wrong; the message names the key.
     """
     spec, own = values["data"].get("spec"), values["model"].get("opt_outs") or {}
     if not isinstance(spec, Mapping):
-        raise StudyError("data.spec: is missing; docs/checks.md says what it holds")
+        raise StudyError("data.spec: is missing; docs/checks.md describes it")
     try:
         spec = Spec.from_values({**spec, "opt_outs": {**(spec.get("opt_outs") or {}), **own}})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StudyError(f"data.spec.{error}; docs/checks.md says what it holds") from error
+        raise StudyError(f"data.spec.{error}; docs/checks.md describes it") from error
     for name in set(spec.opt_outs) - set(CHECKS):
         hint = suggest(name, list(CHECKS))
         raise StudyError(f"opt_outs.{name}: there is no such check{hint}")
@@ -122,7 +125,7 @@ def check_model(
     Args:
         values: A configuration, resolved and checked.
         device: Where the model runs.
-        name: Of the configuration, for messages: `model=cnn`.
+        name: The configuration, for messages: `model=cnn`.
         slow: Whether to run the slow checks too, which take seconds each.
 
     Raises:
@@ -135,15 +138,15 @@ def check_model(
 
 
 def preflight(record: Record, device: torch.device, train: Split) -> None:
-    """Compares the prepared data with the spec, and runs the fast checks; all of it is recorded.
+    """Compares the prepared data with the spec and runs the fast checks; records the outcomes.
 
     Raises:
-        StudyError: the data are not as the spec says, or a check failed.
+        StudyError: the data do not agree with the spec, or a check failed.
     """
     values, name = record["config"], " ".join(record["overrides"])
-    seen = compare_with_spec(values, train)
+    remark = compare_with_spec(values, train)
     outcomes = check_model(values, device, name=name, slow=False)
-    record["checks"] = list(dict.fromkeys([*record["checks"], seen, *map(str, outcomes)]))
+    record["checks"] = list(dict.fromkeys([*record["checks"], remark, *map(str, outcomes)]))
     refuse_failed(outcomes)
 
 
@@ -151,7 +154,7 @@ def compare_with_spec(values: Mapping[str, Any], train: Split) -> str:
     """Compares rows of the prepared data with the spec; returns a line for the record.
 
     Raises:
-        StudyError: names the field, what it is and what it must be.
+        StudyError: a field does not agree with the spec; the message names it.
     """
     num_rows = min(NUM_ROWS, len(train))
     try:

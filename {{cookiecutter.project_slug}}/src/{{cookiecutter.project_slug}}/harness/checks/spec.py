@@ -1,4 +1,4 @@
-"""What a model is given and must give: declared once for a data set, and held against its rows."""
+"""The inputs, the target and the outputs of a model: declared once for each data set."""
 
 import inspect
 import math
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..training.prepared import Batch
 from ..training.metrics import IGNORED
+from ..training.prepared import Batch
 
 KINDS = ("float", "index", "mask", "logits", "probabilities")
 TASKS = ("classification", "regression")
@@ -18,17 +18,17 @@ TASKS = ("classification", "regression")
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A named tensor of a batch, or of a model's outputs.
+    """A tensor of a batch, or of a model's outputs.
 
     Args:
-        shape: Of one instance, without the batch: numbers, and names such as `length` for what
-            differs from batch to batch; a name stands for the same number everywhere in a batch.
-        kind: `float`; `index`, whole numbers from `low` to `high`; `mask`, booleans, true where an
-            instance has something; of outputs also `logits` and `probabilities`, class axis last.
-        low: The least value; None for none.
-        high: The greatest value, itself allowed; None for none.
-        mask: The mask that says which positions count; None if all do.
-        padding: The value at the other positions.
+        shape: The shape of one instance, without the batch axis: numbers, and names such as
+            `length` for sizes that differ between batches. In one batch a name is one number.
+        kind: `float`; `index`, integers from `low` to `high`; `mask`, booleans, true where an
+            instance has a value. For outputs also `logits` and `probabilities`, class axis last.
+        low: The smallest allowed value; None for no bound.
+        high: The largest allowed value; None for no bound.
+        mask: The input that masks this tensor (true: the position counts); None if all count.
+        padding: The value at positions that do not count.
     """
 
     shape: Sequence[int | str]
@@ -49,7 +49,7 @@ class Field:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest value, infinite where there is none."""
+        """The smallest and the largest allowed value; infinite where there is no bound."""
         return (
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
@@ -62,14 +62,15 @@ class Spec:
 
     Args:
         task: `classification`, where `target` is the index of a class, or `regression`.
-        inputs: What `forward` is given, by name; masks too.
-        target: What is to be predicted.
+        inputs: The arguments of `forward`, by name, with the masks and without the target.
+        target: The tensor to predict.
         outputs: What `forward` returns besides `loss`, by name; the first is the prediction.
-        causal: The input whose positions (its first axis) may not see later ones; None for none.
-        opt_outs: The name of a check that does not hold here, and the reason.
+        causal: The input of a causal model: an output at a position (first axis) must not depend
+            on later positions. None if the model is not causal.
+        opt_outs: Checks that do not hold here, by name, with the reason.
 
     Raises:
-        ValueError: says which part contradicts which.
+        ValueError: two parts contradict each other; the message names them.
     """
 
     task: str
@@ -103,27 +104,27 @@ class Spec:
 
     @property
     def num_classes(self) -> int:
-        """Of a classification: how many values the target can take."""
+        """The number of values that the target of a classification can take."""
         return int((self.target.high or 0) - (self.target.low or 0)) + 1
 
     @property
     def prediction(self) -> str:
-        """The name of the output that is held against the target."""
+        """The name of the output that is compared with the target."""
         return next(iter(self.outputs))
 
     @property
     def features(self) -> list[str]:
-        """The inputs that carry information: all but what says which positions count."""
+        """The names of the inputs that are not the mask of another field."""
         every = [*self.inputs.values(), self.target, *self.outputs.values()]
         masks = {item.mask for item in every}
         return [name for name in self.inputs if name not in masks]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Spec":
-        """Reads a spec from plain values, as they stand in a YAML file.
+        """Makes a spec from plain values, as a YAML file gives them.
 
         Raises:
-            ValueError: names the key that is wrong.
+            ValueError: a key is unknown, missing or wrong; the message names it.
         """
         values = dict(values)
         _refuse_unknown(values, cls, "")
@@ -135,10 +136,10 @@ class Spec:
         return cls(**values)
 
     def check_batch(self, batch: Batch) -> None:
-        """Holds a batch against the spec.
+        """Compares the names, shapes, types and ranges of a batch with the spec.
 
         Raises:
-            ValueError: names the tensor, what it is and what it must be.
+            ValueError: one differs; the message names the tensor and both values.
         """
         declared = {**self.inputs, "target": self.target}
         if set(batch) != set(declared):
@@ -152,10 +153,10 @@ class Spec:
                 raise ValueError(f"`{name}`: {error}") from error
 
     def check_signature(self, forward: Callable[..., Any]) -> None:
-        """Holds the arguments of `forward` against the inputs.
+        """Compares the arguments of `forward` with the inputs.
 
         Raises:
-            ValueError: it lacks one, or asks for another.
+            ValueError: `forward` lacks an argument, or requires one that is no input.
         """
         parameters = inspect.signature(forward).parameters.values()
         if any(item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL) for item in parameters):
@@ -165,7 +166,7 @@ class Spec:
         if missing := {*self.inputs, "target"} - names:
             raise ValueError(f"forward does not take {_names(missing)}")
         if unknown := wanted - set(self.inputs):
-            raise ValueError(f"forward asks for {_names(unknown)}, which must have a default")
+            raise ValueError(f"forward requires {_names(unknown)}, which must have a default")
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: Any, path: str) -> None:
@@ -191,16 +192,16 @@ def _names(names: Any) -> str:
 
 
 def check_shape(name: str, item: Field, values: Tensor, sizes: dict[str, int]) -> None:
-    """Holds the shape of a tensor against its field.
+    """Compares the shape of a tensor with its field.
 
     Args:
-        name: For the message.
-        item: What is declared.
+        name: The name of the tensor, for the message.
+        item: The field.
         values: The tensor.
-        sizes: What each named axis is in this batch: added to where it is new.
+        sizes: The size of each named axis in this batch; a new name is added.
 
     Raises:
-        ValueError: says what the shape is and must be.
+        ValueError: the shape differs; the message gives both.
     """
     axes = ["batch", *item.shape]
     wanted = "[" + ", ".join(map(str, axes)) + "]"
@@ -213,20 +214,20 @@ def check_shape(name: str, item: Field, values: Tensor, sizes: dict[str, int]) -
 
 
 def valid(batch: Batch, item: Field) -> Tensor | None:
-    """Which positions count, shape [batch, ...]; None if all do."""
+    """The mask of a field, shape [batch, ...]: true where a position counts; None if all count."""
     return None if item.mask is None else batch[item.mask].bool()
 
 
-def over(counted: Tensor, values: Tensor) -> Tensor:
-    """A mask with as many axes as the values that it goes along with."""
+def expand_mask(counted: Tensor, values: Tensor) -> Tensor:
+    """The mask with trailing axes of size 1, so that it broadcasts over the values."""
     return counted.reshape(counted.shape + (1,) * (values.dim() - counted.dim()))
 
 
 def check_values(item: Field, values: Tensor, counted: Tensor | None = None) -> None:
-    """Holds the values of a tensor against its field.
+    """Compares the type and the range of a tensor with its field.
 
     Raises:
-        ValueError: says what was seen and what must be.
+        ValueError: one differs; the message gives both.
     """
     if item.kind == "mask":
         if values.dtype is not torch.bool:
@@ -246,5 +247,5 @@ def check_values(item: Field, values: Tensor, counted: Tensor | None = None) -> 
     low, high = item.bounds
     if least < low - slack or greatest > high + slack:
         raise ValueError(
-            f"goes from {least:.6g} to {greatest:.6g}; the spec says {low:g} to {high:g}"
+            f"ranges from {least:.6g} to {greatest:.6g}; the spec says {low:g} to {high:g}"
         )

@@ -1,4 +1,4 @@
-"""What one look at a model shows: shapes, ranges, the first loss, gradients, registration."""
+"""Checks without training: shapes, ranges, the first loss, gradients, registration."""
 
 import functools
 import math
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ..training.prepared import Batch
 from ..training.trainer import Trainer
-from .case import Case, Failed, NotApplicable, Values, check, close, explain, take, without_target
+from .case import Case, Values, close, take, without_target
+from .failures import Failed, NotApplicable, one_line
 from .fitting import counted_targets
+from .running import check
 from .spec import check_shape, check_values, valid
 
 NUM_SEEDS = 5
@@ -23,11 +25,11 @@ NUM_SEEDS = 5
     "detached (`.item()`, `.detach()`, `torch.no_grad`)"
 )
 def outputs_have_their_fields_and_shapes(case: Case) -> None:
-    """Every output is there in its shape, in both modes, for any number of rows; the loss is one.
+    """Each output has its shape, in both modes, for any number of rows; the loss is a scalar.
 
-    Catches: an output that is missing in one mode, a batch size written into the model, a loss per
+    Catches: an output that is missing in one mode, a hard-coded batch size, a loss for each
     instance, a loss without a graph.
-    False alarms: 0 of 270 runs on models that are right.
+    False alarms: 0 of 270 runs on correct models.
     Source: AllenNLP's model tests (Gardner et al., 2018).
     """
     model, batch = case.fresh(), case.rows()
@@ -40,16 +42,18 @@ def outputs_have_their_fields_and_shapes(case: Case) -> None:
 
 
 def _call(case: Case, model: nn.Module, batch: Batch, num_rows: int) -> Mapping[str, Tensor]:
+    """The outputs of a model; raises Failed if it raises."""
     try:
         return case.forward(model, batch)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         with_target = "with" if "target" in batch else "without"
-        seen = f"raises, with {num_rows} rows {with_target} a target: {explain(error)}"
-        cause = "a `view` or `reshape` with a fixed batch size, a target that must be there"
+        seen = f"raises, with {num_rows} rows {with_target} a target: {one_line(error)}"
+        cause = "a `view` or `reshape` with a fixed batch size, a target that is not optional"
         raise Failed("`forward`", seen, "outputs for any number of rows", cause) from error
 
 
 def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, training: bool) -> None:
+    """Raises Failed if an output is missing or has another shape, or the loss is no mean."""
     mode = f"{'training' if training else 'evaluation'} mode"
     sizes = {"batch": len(next(iter(batch.values())))}
     for name, item in {**case.spec.inputs, **case.spec.outputs}.items():
@@ -65,7 +69,7 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
     loss = outputs.get("loss")
     if "target" not in batch:
         if loss is not None:
-            raise Failed("output `loss`", f"is there without a target in {mode}", "no loss")
+            raise Failed("output `loss`", f"is present without a target in {mode}", "no loss")
         return
     if not isinstance(loss, Tensor):
         raise Failed("output `loss`", f"is missing in {mode}", "a scalar, the mean loss")
@@ -80,16 +84,15 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
 
 
 @check(
-    "a softmax over the wrong axis (`dim=0` is the batch), a division by zero, an output in other "
-    "units than the spec's"
+    "a softmax over the wrong axis (`dim=0` is the batch), a division by zero, an output in units "
+    "that differ from those of the spec"
 )
 def outputs_are_finite_and_in_range(case: Case) -> None:
-    """Outputs are finite and in their range; probabilities sum to 1 over classes; logits are free.
+    """Outputs are finite and in range; probabilities sum to 1; some logit is negative.
 
-    Catches: a softmax over the batch, a softmax or ReLU on what the loss takes for logits.
-    False alarms: 0 of 270 runs on models that are right.
-    Source: AllenNLP; the names of mistakes from "A Recipe for Training Neural Networks"
-    (Karpathy, 2019).
+    Catches: a softmax over the batch, a softmax or ReLU on the logits.
+    False alarms: 0 of 270 runs on correct models.
+    Source: AllenNLP; "A Recipe for Training Neural Networks" (Karpathy, 2019).
     """
     batch = case.rows()
     lows = []
@@ -113,6 +116,7 @@ def outputs_are_finite_and_in_range(case: Case) -> None:
 
 
 def _check_probabilities(name: str, values: Tensor, counted: Tensor | None) -> None:
+    """Raises Failed if the probabilities of an instance do not sum to 1."""
     values = values if counted is None else values[counted]
     sums = values.sum(-1)
     if values.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
@@ -124,7 +128,7 @@ def _check_probabilities(name: str, values: Tensor, counted: Tensor | None) -> N
 
 
 def _least_logit(case: Case, outputs: Mapping[str, Tensor]) -> float | None:
-    """The least logit; None where that says nothing: none declared, or a last layer of zeros."""
+    """The smallest logit; None if the prediction is no logit, or the last layer is all zeros."""
     prediction = case.spec.outputs[case.spec.prediction]
     values = outputs[case.spec.prediction]
     if prediction.kind != "logits" or not values.any():
@@ -133,17 +137,17 @@ def _least_logit(case: Case, outputs: Mapping[str, Tensor]) -> float | None:
 
 
 @check(
-    "weights that are drawn too large (an output layer tied to an embedding of variance 1), a "
-    "norm over the wrong axis, a loss that is a sum, targets that were not normalised"
+    "initial weights that are too large (an output layer tied to an embedding of variance 1), a "
+    "norm over the wrong axis, a summed loss, targets that were not normalised"
 )
 def the_first_loss_is_that_of_guessing(case: Case) -> None:
-    """Before training a model knows nothing: log(classes), or the variance of the target.
+    """The loss before training is about log(classes), or the variance of the target.
 
-    The mean over 5 seeds may be 1.2 nats above log(classes) (twice it for two classes), which
-    weights drawn by Xavier's rule can reach, and down to half of it. Of a regression: 0.3 to 3
+    The mean over 5 seeds must be at least half of log(classes), and at most 1.2 nats above it
+    (twice it for two classes), which Xavier's initialisation can reach. For a regression: 0.3 to 3
     times the variance of the target, or its standard deviation for an absolute error.
     Catches: a bad initialisation, a summed loss, a target on the wrong scale.
-    False alarms: 0 of 270 runs on models that are right.
+    False alarms: 0 of 270 runs on correct models.
     Source: "A Recipe for Training Neural Networks" (Karpathy, 2019).
     """
     if isinstance(case.make, nn.Module):
@@ -161,21 +165,21 @@ def the_first_loss_is_that_of_guessing(case: Case) -> None:
         guess = f"the variance of the target, {variance:.3g}"
     if not any(low <= mean <= high for low, high in bounds):
         seen = f"is {mean:.4g} before training, mean of {NUM_SEEDS} models"
-        cause = "a loss with the wrong sign, or one that is no error" if mean < 0 else None
+        cause = "a loss with the wrong sign, or one that measures no error" if mean < 0 else None
         raise Failed("output `loss`", seen, f"about {guess}", cause)
 
 
 @check(
-    "a layer that `forward` never uses, a `.detach()`, `.data`, `torch.no_grad` or `argmax` on the "
-    "way, or two layers stored under one name"
+    "a layer that `forward` never uses; a `.detach()`, `.data`, `torch.no_grad` or `argmax` before "
+    "the loss; two layers stored under one name"
 )
 def every_parameter_gets_a_gradient(case: Case) -> None:
-    """Each trainable parameter gets a finite gradient that is not zero, in one of three steps.
+    """Each trainable parameter gets a finite, non-zero gradient in at least one of three steps.
 
-    Dropout is off. A step is taken in between: behind a layer that begins at zero all others wait.
+    The model is in evaluation mode. A layer of zeros blocks gradients until the second step.
     Catches: a layer, or a half, third or quarter of one, that is not used or is cut off from the
     loss; an embedding of which only one row is looked up.
-    False alarms: 0 of 270 runs on models that are right.
+    False alarms: 0 of 270 runs on correct models.
     Source: AllenNLP's `ensure_model_can_train_save_and_load`.
     """
     model, batch = case.fresh(), case.rows()
@@ -186,7 +190,7 @@ def every_parameter_gets_a_gradient(case: Case) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
-        # an LSTM on a GPU has no gradient in evaluation mode but without cuDNN
+        # with cuDNN an LSTM has no gradient in evaluation mode
         with torch.backends.cudnn.flags(enabled=False):
             case.forward(model, batch)["loss"].backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
@@ -199,15 +203,16 @@ def every_parameter_gets_a_gradient(case: Case) -> None:
         optimizer.step()
     missing = sorted(name for name in names if not total[name].any())
     if missing:
-        told = ", ".join(f"`{name}`" for name in missing[:4]) + (", ..." if missing[4:] else "")
-        wanted = "a gradient that is not zero, in one of three steps"
-        raise Failed(f"parameter {told}", "no gradient, or one of zero", wanted)
+        names_shown = ", ".join(f"`{name}`" for name in missing[:4])
+        expected = "a gradient that is not zero, in one of three steps"
+        tensor = f"parameter {names_shown}{', ...' if missing[4:] else ''}"
+        raise Failed(tensor, "no gradient, or one of zero", expected)
     for name, module in model.named_modules():
         _check_parts(name, module, total)
 
 
 def _check_parts(name: str, module: nn.Module, total: Mapping[str, Tensor]) -> None:
-    """Raises Failed if a whole part of a layer gets no gradient: a key that is a query, say."""
+    """Raises Failed if a half, third or quarter of a layer gets no gradient."""
     for key, parameter in module.named_parameters(recurse=False):
         path = f"{name}.{key}".lstrip(".")
         if not parameter.requires_grad or path not in total or parameter.dim() < 2:
@@ -218,7 +223,7 @@ def _check_parts(name: str, module: nn.Module, total: Mapping[str, Tensor]) -> N
             raise Failed(f"parameter `{path}`", seen, "several", "an index that is always the same")
         for number in (2, 3, 4) if isinstance(module, (*LAYERS, nn.MultiheadAttention)) else ():
             for index, part in enumerate(gradient.chunk(number)):
-                # a few units may be dead by chance
+                # fewer than four units may be dead by chance
                 if len(gradient) % number == 0 and len(part) >= 4 and not part.any():
                     seen = f"part {index + 1} of {number} of it gets no gradient"
                     cause = "a `chunk` or `split` of which one part is never used, or used twice"
@@ -229,25 +234,25 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @check(
-    "an activation that was forgotten between two layers; a deep linear network or a low-rank "
-    "layer, if meant, is a reason to opt out"
+    "an activation that was forgotten between two layers; if a deep linear network or a low-rank "
+    "layer is intended, opt out"
 )
 def layers_are_more_than_one_linear_map(case: Case) -> None:
-    """Where a layer stands on another, the prediction bends: it is no linear map of the numbers.
+    """If a layer follows another, the prediction is not a linear function of the numeric inputs.
 
-    The prediction half-way between two rows is not half-way between theirs, in float64.
-    Catches: an activation that is missing, so that all layers together are worth one.
-    False alarms: 0 of 150 runs on models that are right.
+    The prediction at the midpoint of two rows is not the midpoint of their predictions, in float64.
+    Catches: a missing activation, so that several layers are equivalent to one.
+    False alarms: 0 of 150 runs on correct models.
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), section 6.1.
     """
     model, batch, _ = case.precise(case.trained())
     numbers = [name for name in case.spec.features if batch[name].is_floating_point()]
     if not numbers:
-        raise NotApplicable("no input holds numbers")
+        raise NotApplicable("no input is numeric")
     inputs = without_target(batch)
     stacked = _stacked_layer(case, model, inputs)
     if stacked is None:
-        raise NotApplicable("no layer stands on another")
+        raise NotApplicable("no layer follows another")
     others = {**inputs, **{name: case.other_values(name, inputs) for name in numbers}}
     middle = {**inputs, **{name: (inputs[name] + others[name]) / 2 for name in numbers}}
     ends = [case.outputs(model, item)[case.spec.prediction] for item in (inputs, others)]
@@ -257,7 +262,7 @@ def layers_are_more_than_one_linear_map(case: Case) -> None:
 
 
 def _stacked_layer(case: Case, model: nn.Module, inputs: Batch) -> str | None:
-    """The first layer that is given what other parameters made."""
+    """The first layer whose input depends on parameters; None if there is none."""
     found: list[str] = []
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -279,61 +284,61 @@ def _stacked_layer(case: Case, model: nn.Module, inputs: Batch) -> str | None:
 
 
 @check(
-    "an optimizer that was made of a part of the model, or before a layer was replaced; a frozen "
-    "layer that is changed by hand; a learning rate of zero"
+    "an optimizer that was given a part of the model, or made before a layer was replaced; a "
+    "frozen layer that is changed by hand; a learning rate of zero"
 )
 def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
-    """Up to three steps of the trainer move each trainable parameter and no other.
+    """Three steps of the trainer change each trainable parameter and no other.
 
-    Catches: an optimizer without the head, a frozen layer that moves, a step that is never taken.
-    False alarms: 0 of 270 runs on models that are right.
-    Source: research practice; `build` makes the very trainer of the run.
+    Catches: an optimizer without the head, a frozen layer that changes, a step that is never taken.
+    False alarms: 0 of 270 runs on correct models.
+    Source: research practice; `build` makes the same trainer as the run.
     """
     trainer = build(case)
     before = {name: item.detach().clone() for name, item in trainer.model.named_parameters()}
     buffers = {name: item.clone() for name, item in trainer.model.named_buffers()}
     rows = take(case.rows(), slice(8))
-    for _ in range(3):  # the first rate of a warm-up may be zero
+    for _ in range(3):  # a warm-up may begin with a rate of zero
         trainer.advance(rows)
     for name, parameter in trainer.model.named_parameters():
         moved = not torch.equal(parameter, before[name])
         if moved != parameter.requires_grad:
-            seen = "moved" if moved else "stayed as it was"
+            seen = "changed" if moved else "did not change"
             expected = "a change" if parameter.requires_grad else "no change: it is frozen"
             raise Failed(f"parameter `{name}`", f"{seen} in three steps", expected)
     for name, module in trainer.model.named_modules():
         if list(module.parameters()) and not any(p.requires_grad for p in module.parameters()):
             for key, values in module.named_buffers(recurse=False):
                 if not torch.equal(values, buffers[f"{name}.{key}".lstrip(".")]):
-                    seen = "moves in three steps, though its layer is frozen"
+                    seen = "changes in three steps, though its layer is frozen"
                     cause = "a batch norm in training mode: requires_grad=False does not stop it"
                     raise Failed(f"buffer `{name}.{key}`", seen, "no change", cause)
 
 
 def program(case: Case) -> tuple[Values, Callable[[Values], Trainer]]:
-    """The case's configuration, and what makes a trainer of one."""
+    """The configuration of a case, and the function that makes a trainer from it."""
     if case.build is None or case.values is None:
         raise NotApplicable("needs a trainer: give values and build")
     return case.values, case.build
 
 
 def build(case: Case) -> Trainer:
-    """A new trainer of the case's configuration."""
+    """A new trainer, from the configuration of a case."""
     values, make = program(case)
     return make(values)
 
 
 @check(
     "a list or dictionary of layers (use nn.ModuleList, nn.ModuleDict), a tensor as a plain "
-    "attribute (use nn.Parameter or register_buffer), a layer that is made in `forward`"
+    "attribute (use nn.Parameter or register_buffer), a layer that is created in `forward`"
 )
 def everything_is_registered(case: Case) -> None:
-    """Every tensor and layer is a parameter, a buffer or a submodule: trained, moved and saved.
+    """Each tensor and layer is a parameter, a buffer or a submodule: trained, moved and saved.
 
-    Catches: layers in a plain list, a tensor that stays behind on the CPU, a parameter that is made
-    at the first call, after the optimizer; one layer at two places, units that begin as copies.
-    False alarms: 0 of 270 runs on models that are right.
-    Source: the commonest question about torch.nn.
+    Catches: layers in a plain list, a tensor that stays on the CPU, a parameter that is created at
+    the first call, after the optimizer; one layer used twice, units that begin as copies.
+    False alarms: 0 of 270 runs on correct models.
+    Source: the most common question about torch.nn.
     """
     model, batch = case.fresh(), case.rows()
     known = {id(item) for item in [*model.parameters(), *model.buffers(), *model.modules()]}
@@ -343,42 +348,39 @@ def everything_is_registered(case: Case) -> None:
             if id(item) not in known:
                 kind = "a tensor" if isinstance(item, Tensor) else "a layer"
                 seen = f"is {kind} that is in neither parameters() nor state_dict()"
-                raise Failed(f"`{path}`", seen, "that it is registered")
+                raise Failed(f"`{path}`", seen, "a registered one")
     before = {name for name, _ in model.named_parameters()}
     case.outputs(model, batch)
     if made := sorted({name for name, _ in model.named_parameters()} - before):
-        raise Failed(
-            f"parameter `{made[0]}`", "is made in `forward`", "one that the optimizer is given"
-        )
+        expected = "a parameter that exists before the optimizer"
+        raise Failed(f"parameter `{made[0]}`", "is created in `forward`", expected)
 
 
 def _check_shared(model: nn.Module) -> None:
-    """Raises Failed where one layer stands at two places, and where its units begin as copies."""
+    """Raises Failed if a layer is registered twice, or if its units begin as copies."""
     names: dict[int, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if not any(True for _ in module.parameters(recurse=False)):
             continue
         if (other := names.setdefault(id(module), name)) != name:
-            cause = (
-                "`[layer] * n` (n times the same one); weights that are tied on purpose: opt out"
-            )
-            raise Failed(f"`{name}`", f"is the very layer `{other}`", "a layer of its own", cause)
+            cause = "`[layer] * n`, which repeats one layer; if weights are tied by design, opt out"
+            raise Failed(f"`{name}`", f"is the same layer as `{other}`", "another layer", cause)
         weight = getattr(module, "weight", None)
         if isinstance(module, LAYERS) and isinstance(weight, nn.Parameter) and len(weight) > 1:
             if weight.requires_grad and weight.any() and (weight == weight[:1]).all():
-                seen = "all its units begin equal, and stay so"
+                seen = "all its units begin equal, and remain equal"
                 cause = "weights that were set to a constant, or drawn once for all units"
                 raise Failed(f"`{name}`", seen, "random weights", cause)
 
 
 def _hidden(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:
-    """The tensors and layers in a module's own attributes and in those of its class."""
+    """Yields the tensors and layers in the attributes of a module and of its class."""
     own = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
     for kind in type(module).__mro__:
         if not kind.__module__.startswith("torch."):
             own = {**vars(kind), **own}
     for key, value in own.items():
-        if not hasattr(module, f"{key}_g"):  # the weight_norm of old keeps its product so
+        if not hasattr(module, f"{key}_g"):  # torch.nn.utils.weight_norm keeps its product there
             yield from _inside(value, f"{name}.{key}", depth=4)
 
 
@@ -386,6 +388,7 @@ _INTERNAL = set(vars(nn.Module()))
 
 
 def _inside(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yields the tensors and layers in a value, down to a depth, with their paths."""
     if isinstance(value, (Tensor, nn.Module)):
         yield path, value
     elif depth:
@@ -394,7 +397,7 @@ def _inside(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    """What a container holds, with how one would write it."""
+    """The items of a container, each with the expression that selects it."""
     if isinstance(value, Mapping):
         return [(f"[{key!r}]", item) for key, item in value.items()]
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -414,5 +417,5 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 def _empty(cell: Any) -> bool:
     try:
         return cell.cell_contents is None
-    except ValueError:  # a name that was never bound
+    except ValueError:  # an unbound name
         return True
