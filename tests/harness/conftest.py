@@ -86,11 +86,17 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        unwanted = (".*", "runs", "prepared*", "results", "__pycache__", "dvc.lock")
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*unwanted))
+        copied = ("Makefile", "README.md", "conf", "data/raw", "docs", "dvc.yaml", "pyproject.toml")
+        copied += ("requirements.lock", "run.py", "src", "stages", "tests", ".dvcignore")
+        unwanted = shutil.ignore_patterns("__pycache__")
+        folder.mkdir()
+        for name in copied:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+            else:
+                shutil.copyfile(ROOT / name, folder / name)
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
-        shutil.copyfile(ROOT / ".dvcignore", folder / ".dvcignore")
         (folder / "results").mkdir()
         self.edit("conf/data/digits.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
         self.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 1")

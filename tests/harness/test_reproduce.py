@@ -144,4 +144,5 @@ def test_a_run_with_uncommitted_changes_is_reproduced_after_the_tree_has_moved_o
     path = copy.folder / "runs" / "mine" / "changes.patch"
     path.unlink()
     printed = copy.call("study", "reproduce", "runs/mine", code=4)
-    assert re.match("cannot be reproduced: its uncommitted changes to .* are missing: runs/mine has no patch", printed)
+    reason = "its uncommitted changes to .* are missing: runs/mine has no patch"
+    assert re.match(f"cannot be reproduced: {reason}", printed)
