@@ -14,6 +14,7 @@ from zoo import MODELS, ConvNet, LanguageModel, Regression, Table, Tagger, make_
 
 from my_study.harness import checks
 from my_study.harness.checks import Case, Spec, data
+from my_study.harness.study import ROOT
 from my_study.harness.training import determinism
 
 NAMES = {model.__name__: model for model in MODELS}
@@ -69,7 +70,8 @@ def test_every_check_applies_to_some_model() -> None:
 
 # what the message of each check says: what it saw, and what it expected
 MESSAGES = {
-    "the_batch_is_as_specified": r"`\w+`: (ranges from .*; the spec says|is torch.int64; a mask)",
+    "the_batch_is_as_specified": r"`\w+`: (ranges from .*; the spec says"
+    r"|is torch.int64; a mask is)",
     "the_data_are_sane": r"(batch 0 differs between 0 and 2 worker|no row is of class 3"
     r"|determines the target in every row|have equal inputs and different targets"
     r"|row \d+ is also row \d+ of train|`target`: is `tokens` shifted by 0 positions)",
@@ -82,8 +84,8 @@ MESSAGES = {
     "layers_are_more_than_one_linear_map": r"layer `output`: follows another layer, and `pred",
     "a_step_moves_what_is_trainable_and_nothing_else": r"(did not change in three steps; "
     r"expected: a change|buffer `norm.\w+`: changes in three steps, though its layer is frozen)",
-    "everything_is_registered": r"(is a (layer|tensor) that is in neither|is the same layer as `col"
-    r"|all its units begin equal)",
+    "everything_is_registered": r"(is a (layer|tensor) that is in neither"
+    r"|is the same layer as `color`|all its units begin equal)",
     "saved_weights_restore_the_model": r"`prediction`: differs by .* after weights are saved",
     "the_same_seed_gives_the_same_bits": r"(are the same for two seeds|is set to a fixed state"
     r"|differs between two runs of one seed)",
@@ -112,7 +114,8 @@ MESSAGES = {
     r"loop|`self.scheduler.step\(\)`: ValueError|`[\w.]+` of the best epoch|`train_step`: returns "
     r"a tensor of shape \[\] with a graph; expected: the mean loss, a detached scalar)",
     "every_knob_acts": r"`[\w.]+`: is .*, and another value changes no shape, loss or weight",
-    "misspelt_keys_are_refused": r"`[\w.]+`: is taken without an error; expected: an error that",
+    "misspelt_keys_are_refused": r"`[\w.]+`: is taken without an error; expected: an error "
+    r"that names ",
 }
 
 
@@ -127,6 +130,30 @@ def test_a_planted_bug_is_caught_by_name(bug: Bug) -> None:
     assert message.startswith(f"{bug.check} ({bug.model}, seed 0): ")
     assert re.search(MESSAGES[bug.check], message), message
     assert "; expected: " in message and "\nusual cause: " in message
+
+
+def test_a_check_of_ones_own_works_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    (source,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "@check" in block
+    )
+    names: dict[str, Any] = {"__name__": "test_own_checks"}
+    exec(compile(source, "test_own_checks.py", "exec"), names)  # pylint: disable=exec-used
+    for model in ("linear", "mlp", "cnn"):
+        names["test_logits_are_not_huge"](model)
+
+    def huge(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: 1e4 * values for name, values in model(**batch).items()}
+
+    case = dataclasses.replace(make_case(ConvNet), forward=huge)
+    failure = (
+        r"^logits_are_not_huge \(ConvNet, seed 0\): output `logits`: reaches \S+ before training; "
+        r"expected: at most 100\nusual cause: initial weights that are too large$"
+    )
+    with pytest.raises(checks.Failed, match=failure):
+        names["logits_are_not_huge"](case)
+    assert "logits_are_not_huge" not in checks.CHECKS
 
 
 def test_at_least_forty_bugs_and_every_check_are_in_the_list() -> None:
