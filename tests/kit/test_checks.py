@@ -70,7 +70,7 @@ def test_every_check_applies_to_some_model() -> None:
 
 # what the message of each check says: what it saw, and what it expected
 MESSAGES = {
-    "the_batch_is_as_specified": r"`\w+`: (ranges from .*; the spec says"
+    "the_batch_is_as_specified": r"`\w+`: (goes from .*; the spec says"
     r"|is torch.int64; a mask is)",
     "the_data_are_sane": r"(batch 0 differs between 0 and 2 worker|no row is of class 3"
     r"|determines the target in every row|have equal inputs and different targets"

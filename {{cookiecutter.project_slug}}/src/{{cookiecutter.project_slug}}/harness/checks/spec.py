@@ -247,5 +247,5 @@ def check_values(item: Field, values: Tensor, counted: Tensor | None = None) -> 
     low, high = item.bounds
     if least < low - slack or greatest > high + slack:
         raise ValueError(
-            f"ranges from {least:.6g} to {greatest:.6g}; the spec says {low:g} to {high:g}"
+            f"goes from {least:.6g} to {greatest:.6g}; the spec says {low:g} to {high:g}"
         )

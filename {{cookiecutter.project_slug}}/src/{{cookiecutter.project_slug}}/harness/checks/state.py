@@ -283,7 +283,7 @@ def no_device_is_hard_coded(case: Case) -> None:
     """The model runs on torch's `meta` device, which refuses tensors of another device.
 
     Values that leave the device (`.item()`, lengths on the CPU) are replaced by ones.
-    Catches, without a GPU: a model that works on the CPU and fails on a GPU.
+    Catches: a model that works on the CPU and fails on a GPU; the check needs no GPU.
     False alarms: 0 of 270 runs on correct models.
     Source: the meta device of PyTorch.
     """

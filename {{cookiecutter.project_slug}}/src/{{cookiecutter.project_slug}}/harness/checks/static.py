@@ -53,7 +53,7 @@ def _call(case: Case, model: nn.Module, batch: Batch, num_rows: int) -> Mapping[
 
 
 def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, training: bool) -> None:
-    """Raises Failed if an output is missing or has another shape, or the loss is no mean."""
+    """Raises Failed if an output is missing or has another shape, or the loss is not a scalar."""
     mode = f"{'training' if training else 'evaluation'} mode"
     sizes = {"batch": len(next(iter(batch.values())))}
     for name, item in {**case.spec.inputs, **case.spec.outputs}.items():
@@ -78,7 +78,7 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
             "output `loss`", f"has shape {list(loss.shape)} in {mode}", "a scalar, the mean"
         )
     if not torch.isfinite(loss):
-        raise Failed("output `loss`", f"is {loss.detach()} in {mode}", "one finite number")
+        raise Failed("output `loss`", f"is {loss.detach()} in {mode}", "a finite number")
     if not loss.requires_grad and training:
         raise Failed("output `loss`", "has no gradient", "a loss that can be differentiated")
 
@@ -128,7 +128,7 @@ def _check_probabilities(name: str, values: Tensor, counted: Tensor | None) -> N
 
 
 def _least_logit(case: Case, outputs: Mapping[str, Tensor]) -> float | None:
-    """The smallest logit; None if the prediction is no logit, or the last layer is all zeros."""
+    """The smallest logit; None if the prediction has no logits, or all of them are zero."""
     prediction = case.spec.outputs[case.spec.prediction]
     values = outputs[case.spec.prediction]
     if prediction.kind != "logits" or not values.any():
@@ -219,15 +219,15 @@ def _check_parts(name: str, module: nn.Module, total: Mapping[str, Tensor]) -> N
             continue
         gradient = total[path].flatten(1).any(1)
         if isinstance(module, nn.Embedding) and len(gradient) > 1 and gradient.sum() == 1:
-            seen = "only one of its rows is ever looked up"
-            raise Failed(f"parameter `{path}`", seen, "several", "an index that is always the same")
+            seen, cause = "only one of its rows is used", "an index that is always the same"
+            raise Failed(f"parameter `{path}`", seen, "several rows in use", cause)
         for number in (2, 3, 4) if isinstance(module, (*LAYERS, nn.MultiheadAttention)) else ():
             for index, part in enumerate(gradient.chunk(number)):
                 # fewer than four units may be dead by chance
                 if len(gradient) % number == 0 and len(part) >= 4 and not part.any():
                     seen = f"part {index + 1} of {number} of it gets no gradient"
                     cause = "a `chunk` or `split` of which one part is never used, or used twice"
-                    raise Failed(f"parameter `{path}`", seen, "that all of it is used", cause)
+                    raise Failed(f"parameter `{path}`", seen, "a gradient for every part", cause)
 
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
