@@ -5,11 +5,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from my_study.harness import commands, files
+from my_study.harness.commands import diff
+from my_study.harness.commands.restoring import Impossible
 from my_study.harness.errors import StudyError
 from my_study.harness.runs import record as records
 from my_study.harness.runs.comparison import DIFFERENT, compare
@@ -104,6 +106,10 @@ def test_a_record_of_version_2_is_compared_with_a_new_one(
     assert files_changed["src/my_study/training.py"].endswith(": is gone")
     assert compare(OLD, folder).verdict == DIFFERENT
 
+    def restored(_: object) -> NoReturn:
+        raise Impossible("not here")
+
+    monkeypatch.setattr(diff, "restored", restored)  # nothing is written into the study
     monkeypatch.setattr(sys, "argv", ["study", "diff", str(OLD), str(folder)])
     with pytest.raises(SystemExit) as ended:
         commands.main()

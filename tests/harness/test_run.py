@@ -185,7 +185,7 @@ def test_study_check_prints_a_table_and_trains_nothing(tmp_path: Path) -> None:
         words += overrides
         return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    before = sorted((ROOT / "runs").glob("*"))
+    before = sorted((ROOT / "runs").glob("[!.]*"))
     good, bad = check("+model.opt_outs.every_knob_acts='a reason'"), check(WRONG)
     assert (good.returncode, bad.returncode) == (0, 1), good.stderr
     for name in checks.CHECKS:
@@ -196,7 +196,7 @@ def test_study_check_prints_a_table_and_trains_nothing(tmp_path: Path) -> None:
     assert re.search(r"sums to \S+ to \S+ over the classes of an instance; expected: ", bad.stdout)
     assert "usual cause: a softmax over the wrong axis" in bad.stdout
     assert re.match(r"error: \d+ of \d+ checks failed: ", bad.stderr)
-    assert sorted((ROOT / "runs").glob("*")) == before and not list(tmp_path.iterdir())
+    assert sorted((ROOT / "runs").glob("[!.]*")) == before and not list(tmp_path.iterdir())
 
 
 def test_preflight_names_what_is_not_as_the_spec_says(typed: Typed) -> None:
