@@ -193,7 +193,7 @@ def _reference_step(parts: Trainer, batch: Batch) -> float:
 
 
 def _own_step(parts: Trainer, batch: Batch) -> float:
-    """The loss that an overridden `train_step` returns; or Failed if it is no detached scalar."""
+    """The loss of an overridden `train_step`; raises Failed unless it is a detached scalar."""
     loss = parts.train_step(batch)
     if loss.shape != () or loss.requires_grad:
         graph = " with a graph" if loss.requires_grad else ""
