@@ -4,6 +4,8 @@ PY := .venv/bin/python
 UV = $(shell command -v uv || echo .venv/bin/uv)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE ?= 1
+JOBS ?= 2
+TESTS ?= tests
 STUDY := build/my_study
 
 .PHONY: study test lint bench kit-noise lock
@@ -21,8 +23,8 @@ study: .venv/bin/cookiecutter  ## a study in build/, its environment, its result
 	$(MAKE) -C $(STUDY) repro
 	cat $(STUDY)/results/table.md
 
-test: .venv/bin/cookiecutter
-	$(PY) -m pytest
+test: .venv/bin/cookiecutter  ## by JOBS processes; TESTS="tests/test_kit.py" runs these files alone
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder --durations 15 $(TESTS)
 
 lint: .venv/bin/cookiecutter
 	$(PY) -m black --check .

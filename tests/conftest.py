@@ -173,9 +173,9 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
-@pytest.fixture(name="study", scope="session")
-def _study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study as it is generated, with its environment. No test changes it."""
+@pytest.fixture(name="baked", scope="session")
+def _baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study as it is generated. No test changes it."""
 
     def make(folder: Path) -> None:
         home = tmp_path_factory.mktemp("home")
@@ -183,8 +183,17 @@ def _study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         (home / ".gitconfig").write_text(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(home))
-            study = Study(generate(folder))
-        install(study)
+            generate(folder)
+
+    return make_once(tmp_path_factory, "baked", make) / "my_study"
+
+
+@pytest.fixture(name="study", scope="session")
+def _study(baked: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The same with its environment. No test changes it."""
+
+    def make(folder: Path) -> None:
+        install(Study(Path(shutil.copytree(baked, folder / "my_study", symlinks=True))))
 
     return Study(make_once(tmp_path_factory, "study", make) / "my_study")
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,9 +20,9 @@ LOCKED = ["pyproject.toml", "requirements.lock"]
 
 
 @pytest.fixture(name="study")
-def _study(bake: Bake) -> Path:
-    """A study with the answers that cookiecutter offers."""
-    return Path(bake().project_path)
+def _study(baked: Path, tmp_path: Path) -> Path:
+    """A study with the answers that cookiecutter offers, which a test may change."""
+    return Path(shutil.copytree(baked, tmp_path / baked.name, symlinks=True))
 
 
 def instructions(study: Path) -> list[tuple[str, str]]:
@@ -33,7 +34,7 @@ def instructions(study: Path) -> list[tuple[str, str]]:
 
 
 def arguments(study: Path, instruction: str) -> list[str]:
-    """What stands behind each instruction of the name."""
+    """What stands after each instruction of the name."""
     return [rest for name, rest in instructions(study) if name == instruction]
 
 
@@ -137,7 +138,7 @@ def test_the_dependencies_are_installed_before_any_code_is_copied(study: Path) -
     assert not [rest for name, rest in steps if name == "ADD"]
 
 
-def test_a_commit_that_changes_nothing_else_builds_no_layer_anew(study: Path) -> None:
+def test_a_commit_that_changes_nothing_else_builds_no_layer_again(study: Path) -> None:
     steps = instructions(study)
     names = [name for name, _ in steps]
     last = max(index for index, name in enumerate(names) if name in ("RUN", "COPY"))
@@ -180,17 +181,19 @@ def test_the_bases_that_comments_name_are_of_the_same_python(study: Path) -> Non
     assert len(set(re.findall(r"python:(\d+\.\d+\.\d+)-", text))) == 1
 
 
-def test_uv_is_of_the_version_that_builds_the_study(study: Path) -> None:
+def test_uv_and_what_builds_the_study_are_of_exact_versions(study: Path) -> None:
     (backend,) = project(study)["build-system"]["requires"]
-    pins = re.findall(r"\buv==(\S+)", " ".join(arguments(study, "RUN")))
-    assert pins == [backend.removeprefix("uv_build==")]
+    assert re.fullmatch(r"[\w-]+==\d[\d.]+", backend)
+    (pin,) = re.findall(r"\buv==(\S+)", " ".join(arguments(study, "RUN")))
+    assert re.fullmatch(r"\d[\d.]+", pin)
 
 
 def test_the_lock_rules_what_is_installed_and_what_that_is_built_with(study: Path) -> None:
     (dependencies,) = [words for words in commands(study) if "--requirements" in words]
-    options = dict(zip(dependencies, dependencies[1:]))
-    assert options["--constraints"] == "requirements.lock"
-    assert options["--build-constraints"] == "requirements.lock"
+    assert dict(zip(dependencies, dependencies[1:]))["--constraints"] == "requirements.lock"
+    (itself,) = [words for words in commands(study) if "--editable" in words]
+    for words in (dependencies, itself):
+        assert dict(zip(words, words[1:]))["--build-constraints"] == "requirements.lock"
 
 
 def test_the_lock_pins_every_runtime_dependency_with_hashes_or_pyproject_pins_it(

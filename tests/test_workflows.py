@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 import yaml
 
 TEMPLATE = Path(__file__).parent.parent
+TESTS = TEMPLATE / "tests"
 WHOSE = pytest.mark.parametrize("whose", ["template", "study"])
 
 
 @pytest.fixture(name="root")
-def _root(whose: str, bake: Callable[..., Any]) -> Path:
+def _root(whose: str, baked: Path) -> Path:
     """The folder of the template, or that of a study."""
-    return TEMPLATE if whose == "template" else Path(bake().project_path)
+    return TEMPLATE if whose == "template" else baked
 
 
 def workflow(root: Path) -> dict[Any, Any]:
@@ -107,10 +107,27 @@ def test_every_command_is_a_target_of_make_or_names_files_that_are_there(root: P
     for command in [step["run"] for step in steps(root) if "run" in step]:
         words = shlex.split(command, comments=True)
         if words[0] == "make":
-            made |= set(words[1:])
+            made |= {word for word in words[1:] if "=" not in word}
         for word in words:
             assert not word.startswith("tests/") or (root / word).is_file(), command
     assert {"lint", "test"} <= made <= targets
+
+
+def test_every_file_of_tests_runs_in_some_job() -> None:
+    read = workflow(TEMPLATE)["jobs"]
+    groups = read["study"]["strategy"]["matrix"]["tests"]
+    commands = [step.get("run", "") for job in read.values() for step in job["steps"]]
+    named = re.findall(r"tests/test_\w+\.py", " ".join([*groups, *commands]))
+    assert sorted(named) == sorted(f"tests/{path.name}" for path in TESTS.glob("test_*.py"))
+    assert 'make test TESTS="${{ matrix.tests }}"' in commands
+
+
+def test_the_cache_is_that_of_the_locks() -> None:
+    (cache,) = [step for step in steps(TEMPLATE) if "actions/cache" in step.get("uses", "")]
+    patterns = re.findall(r"'([^']+)'", cache["with"]["key"])
+    found = {path for pattern in patterns for path in TEMPLATE.glob(pattern)}
+    study = TEMPLATE / "{{cookiecutter.project_slug}}"
+    assert {TEMPLATE / "requirements.lock", study / "requirements.lock"} <= found
 
 
 def test_generation_runs_on_linux_macos_and_windows() -> None:

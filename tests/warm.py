@@ -65,7 +65,8 @@ class Warm:
 
 def serve() -> None:
     """Answers requests, a line each, until there are no more."""
-    for name in ("dvc.cli", "dvc.commands.repro", "hydra", "pytest", "torch._dynamo"):
+    # not hydra, which is a plugin of pytest too: pytest warns of one that is imported already
+    for name in ("dvc.cli", "dvc.commands.repro", "pytest", "torch._dynamo"):
         importlib.import_module(name)
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)
