@@ -1,9 +1,9 @@
 """Write what each published experiment is known by into results/inputs/, for dvc.yaml.
 
-A file an experiment holds the values and the digest of each file of code that can change its
-numbers; data.yaml holds the same of the prepared data. A comment, a docstring, another
-model or another command changes none of them, so `dvc repro` re-runs only what follows from a
-changed value.
+A file an experiment contains the values and the digest of each file of code that can change its
+numbers; a file a stage contains the same of stages/prepare.py and stages/report.py. A comment, a
+docstring, another model or another command changes none of them, so `dvc repro` re-runs only what
+depends on a changed value.
     study compose --experiments linear mlp cnn
 """
 
@@ -19,6 +19,7 @@ from ..runs.fingerprint import flatten
 from ..study import ROOT
 
 INPUTS = Path("results", "inputs")
+STAGES = INPUTS / "stages"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes a file for each experiment and one for the data, and removes those of others."""
+    """Writes a file for each experiment and each stage, and removes those of others."""
     os.chdir(ROOT)
-    contents = {name: _inputs_of_run(name) for name in arguments.experiments}
-    contents["data"] = _inputs_of_data()
-    INPUTS.mkdir(parents=True, exist_ok=True)
-    for name, values in contents.items():
-        write_atomically(INPUTS / f"{name}.yaml", to_yaml(values))
-    for path in INPUTS.glob("*.yaml"):
-        if path.stem not in contents:
+    contents = {INPUTS / f"{name}.yaml": _inputs_of_run(name) for name in arguments.experiments}
+    contents[STAGES / "prepare.yaml"] = _inputs_of_prepare()
+    contents[STAGES / "report.yaml"] = {"code": code_of(ROOT, {}, start="stages/report.py")}
+    STAGES.mkdir(parents=True, exist_ok=True)
+    for path, values in contents.items():
+        write_atomically(path, to_yaml(values))
+    for path in INPUTS.rglob("*.yaml"):
+        if path not in contents:
             path.unlink()
     return 0
 
@@ -47,9 +49,7 @@ def _inputs_of_run(experiment: str) -> dict[str, Any]:
     return {"config": flatten(config), "code": code}
 
 
-def _inputs_of_data() -> dict[str, Any]:
+def _inputs_of_prepare() -> dict[str, Any]:
     parameters = to_values(compose().data.prepare)
-    return {
-        "parameters": parameters,
-        "code": code_of(ROOT, parameters, start="stages/prepare.py"),
-    }
+    code = code_of(ROOT, parameters, start="stages/prepare.py")
+    return {"parameters": parameters, "code": {**code, **versions_of_targets(parameters)}}

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 # an import leads to are part of the code of a run.
 WITHOUT_EFFECT = {
     "checks": "a model that passes is trained as if it had not been checked",
-    "commands": "are not called by a run",
     "configuration.composing": "the resolved configuration is itself part of the fingerprint",
     "configuration.entrypoint": "command line, signals and exit codes",
     "configuration.messages": "words",
@@ -36,7 +35,6 @@ WITHOUT_EFFECT = {
     "configuration.targets": "finds the class that the configuration names",
     "errors": "words",
     "files": "how bytes reach the disk, and their hashes",
-    "reporting": "is not called by a run",
     "runs": "folders and records",
     "study": "where the study is",
     "training.history": "how history.csv is written; the numbers in it are of the trainer",
