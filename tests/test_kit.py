@@ -23,5 +23,5 @@ def test_the_kit_passes_correct_models_and_catches_planted_bugs(
 
 @pytest.mark.parametrize("name", sorted(path.name for path in HARNESS.glob("test_*.py")))
 def test_the_harness_keeps_its_promises(name: str, study: Study, warm: Warm) -> None:
-    words = (*PYTEST, "-c", str(HARNESS / "pytest.ini"), "--rootdir", str(HARNESS))
+    words = (*PYTEST, "-c", str(HARNESS / "pytest.ini"))
     print(warm.call(study.folder, *words, str(HARNESS / name)))

@@ -1,17 +1,29 @@
-"""Mistakes planted into a fresh study, one at a time: its own tests must fail on each."""
+"""Mistakes planted into a fresh study, one at a time: the test that is named must fail on each.
 
+A test of the study's own, its model test kit first of all, or a test of the harness.
+"""
+
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Study
+from conftest import TEMPLATE, Study
+from warm import Warm
 
-MODELS = "src/my_study/models.py"
-TRAINING = "src/my_study/training.py"
-CONFIGURATION = "src/my_study/configuration.py"
-DATA = "src/my_study/data.py"
-METRICS = "src/my_study/metrics.py"
-REPRODUCIBILITY = "src/my_study/reproducibility.py"
-CHECKPOINTS = "src/my_study/checkpoints.py"
+HARNESS = "tests/harness"
+STUDY = "src/my_study"
+MLP, OUTPUTS = f"{STUDY}/models/mlp.py", f"{STUDY}/models/outputs.py"
+DATA, METRICS = f"{STUDY}/data.py", f"{STUDY}/metrics.py"
+BUILDING = f"{STUDY}/harness/configuration/building.py"
+RESOLVING = f"{STUDY}/harness/configuration/resolving.py"
+TRAINER = f"{STUDY}/harness/training/trainer.py"
+STEP = f"{STUDY}/harness/training/step.py"
+DETERMINISM = f"{STUDY}/harness/training/determinism.py"
+PREPARED = f"{STUDY}/harness/training/prepared.py"
+PREPARATION = f"{STUDY}/harness/training/preparation.py"
+TARGETS = f"{STUDY}/harness/training/metrics.py"
+pytestmark = pytest.mark.slow
 AUGMENTED = """
 
 class Augmented(Dataset[Batch]):
@@ -26,246 +38,280 @@ class Augmented(Dataset[Batch]):
 
 
 class Trainer:"""
-# what is wrong: the file, a line of it, the wrong line, and the tests that see it
+
+
+def kit(check: str, model: str = "mlp") -> str:
+    """The test of a study that holds a model to a check."""
+    return f"tests/test_models.py::test_model[{model}-{check}]"
+
+
+# what is wrong: the file, a line of it, the wrong line, and the one test that must see it
 BUGS: dict[str, tuple[str, str, str, str]] = {
     "the model ignores its input": (
-        MODELS,
+        MLP,
         "self.hidden(image.flatten(start_dim=1))",
         "self.hidden(0 * image.flatten(start_dim=1))",
-        "models",
+        kit("each_input_influences_the_output"),
     ),
     "softmax before cross-entropy": (
-        MODELS,
+        OUTPUTS,
         "F.cross_entropy(logits, target)",
         "F.cross_entropy(logits.softmax(-1), target)",
-        "models",
+        kit("three_instances_are_fitted_perfectly"),
     ),
     "the optimizer gets a part of the parameters": (
-        CONFIGURATION,
+        BUILDING,
         "params=model.parameters()",
         "params=list(model.parameters())[:-1]",
-        "models",
+        kit("a_step_moves_what_is_trainable_and_nothing_else"),
     ),
-    "the optimizer never steps": (TRAINING, "        self.optimizer.step()\n", "", "models"),
+    "the optimizer never steps": (
+        TRAINER,
+        "        self.optimizer.step()\n",
+        "",
+        kit("a_step_moves_what_is_trainable_and_nothing_else"),
+    ),
     "a view across the batch": (
-        MODELS,
+        f"{STUDY}/models/cnn.py",
         "self.blocks(image).flatten(start_dim=1)",
         "self.blocks(image).transpose(0, 1).reshape(len(image), -1)",
-        "models",
+        kit("nothing_leaks_across_the_batch", "cnn"),
     ),
     "labels shuffled against inputs by the preparation": (
-        "stages/prepare.py",
+        PREPARATION,
         "np.save(path, values[rows])",
         "np.save(path, values[rows[::-1] if name == 'target' else rows])",
-        "data",
+        f"{HARNESS}/test_data.py::test_every_instance_keeps_its_own_target",
     ),
     "labels shuffled against inputs by the reader": (
         DATA,
-        '"target": values[:, -1].copy()',
-        '"target": np.roll(values[:, -1], 1)',
-        "data",
+        '"target": table[:, -1].copy()',
+        '"target": np.roll(table[:, -1], 1)',
+        "tests/test_data.py::test_every_instance_keeps_its_own_target",
     ),
     "labels shuffled against inputs in a batch": (
-        DATA,
+        PREPARED,
         "return {name: values[rows] for name, values in self.fields.items()}",
         "return {n: v[rows.sort()[0] if n == 'target' else rows] for n, v in self.fields.items()}",
-        "models",
+        kit("the_data_are_sane"),
     ),
-    "evaluation mode is never set": (TRAINING, "    model.eval()\n", "", "models"),
+    "evaluation mode is never set": (
+        STEP,
+        "    model.eval()\n",
+        "",
+        kit("the_trainer_equals_a_reference_loop"),
+    ),
     "training in evaluation mode": (
-        TRAINING,
+        TRAINER,
         "self.model.train()\n",
         "self.model.eval()\n",
-        "models",
+        kit("every_knob_acts"),
     ),
     "a detached layer": (
-        MODELS,
+        MLP,
         "self.hidden(image.flatten(start_dim=1))",
         "self.hidden(image.flatten(start_dim=1)).detach()",
-        "models",
+        kit("every_parameter_gets_a_gradient"),
     ),
     "a buffer missing from the checkpoint": (
-        MODELS,
+        f"{STUDY}/models/linear.py",
         "        return classify(self.output(image.flatten(start_dim=1)), target)\n",
         "        return classify(self.output(image.flatten(start_dim=1)) * self.scale, target)\n",
-        "models",
+        kit("saved_weights_restore_the_model", "linear"),
     ),
     "weights of another epoch in the checkpoint": (
-        TRAINING,
+        TRAINER,
         '            "model": self.model.state_dict(),\n',
         '            "model": self.best_weights or self.model.state_dict(),\n',
-        "models",
+        kit("a_resumed_run_equals_an_uninterrupted_one"),
     ),
     "splits that overlap": (
-        "stages/prepare.py",
+        PREPARATION,
         "+= members[num_test : num_test + num_validation]",
         "+= members[: num_test + num_validation]",
-        "models",
+        kit("the_data_are_sane"),
     ),
     "the seed ignored by the order of the data": (
-        REPRODUCIBILITY,
+        DETERMINISM,
         "mix(seed, epoch, 1)",
         "mix(0, epoch, 1)",
-        "data",
+        f"{HARNESS}/test_data.py::test_order_is_a_permutation_that_depends_on_seed_and_epoch",
     ),
     "the seed ignored by the weights": (
-        "run.py",
-        "seed_everything(config.seed)",
-        "seed_everything(0)",
-        "run",
+        DETERMINISM,
+        "    seed_everything(seed)\n    return",
+        "    seed_everything(0)\n    return",
+        f"{HARNESS}/test_run.py::test_a_killed_and_resumed_run_equals_fit_without_a_break",
     ),
-    "the seed ignored by the trainer": (CONFIGURATION, "seed=config.seed", "seed=0", "training"),
+    "the seed ignored by the trainer": (
+        BUILDING,
+        "seed=config.seed",
+        "seed=0",
+        f"{HARNESS}/test_training.py::test_the_seed_decides_order_and_noise_besides_the_weights",
+    ),
     "validation data in training": (
-        "stages/prepare.py",
+        PREPARATION,
         "+= members[num_test + num_validation :]",
         "+= members[num_test:]",
-        "models",
+        kit("the_data_are_sane"),
     ),
     "training data for validation": (
         "run.py",
-        'trainer.fit(splits["train"], splits["validation"])',
-        'trainer.fit(splits["train"], splits["train"])',
-        "run",
+        "trainer.fit(data, validation)",
+        "trainer.fit(data, data)",
+        f"{HARNESS}/test_run.py::test_a_killed_and_resumed_run_equals_fit_without_a_break",
     ),
     "the schedule stepped twice": (
-        TRAINING,
+        TRAINER,
         "        self.scheduler.step()\n",
         "        self.scheduler.step()\n        self.scheduler.step()\n",
-        "models",
+        kit("the_trainer_equals_a_reference_loop"),
     ),
     "a schedule for twice as many steps": (
-        CONFIGURATION,
+        BUILDING,
         '"total_steps": num_steps',
         '"total_steps": 2 * num_steps',
-        "training",
+        f"{HARNESS}/test_training.py::test_a_schedule_ends_with_the_last_step",
     ),
     "accumulation that does not divide": (
-        TRAINING,
+        STEP,
         "            loss = loss * share\n",
         "            pass\n",
-        "training",
+        f"{HARNESS}/test_training.py::test_accumulated_gradients_are_those_of_the_whole_batch",
     ),
     "the best epoch picked by the training loss": (
-        TRAINING,
+        TRAINER,
         'value = row[f"validation_{name}"]',
         'value = -row["train_loss"]',
-        "models",
+        kit("the_trainer_equals_a_reference_loop"),
     ),
     "the highest loss taken for the best": (
-        TRAINING,
+        TRAINER,
         'higher = name != "loss" and ',
         'higher = name == "loss" or ',
-        "training",
+        f"{HARNESS}/test_training.py::test_every_switch_trains_as_a_reference_loop_and_resumes",
     ),
     "augmentation at test time": (
-        TRAINING,
+        TRAINER,
         "\n\nclass Trainer:",
         AUGMENTED,
-        "training",
+        f"{HARNESS}/test_training.py::test_augmentation_changes_training_and_nothing_else",
     ),
     "one shift for a whole batch": (
         DATA,
         "(2, len(image)), device=image.device)",
         "(2, 1), device=image.device).expand(2, len(image))",
-        "data",
+        "tests/test_data.py::test_shift_moves_each_whole_image_by_its_own_and_nothing_else",
     ),
     "the test split touched in a sweep": (
-        CONFIGURATION,
+        RESOLVING,
         "return asked or HydraConfig.get().mode != RunMode.MULTIRUN",
         "return True",
-        "configs",
+        f"{HARNESS}/test_configuration.py::test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked",
     ),
     "a class missing from the label map": (
         DATA,
-        '"target": values[:, -1].copy()',
-        '"target": np.minimum(values[:, -1], num_classes - 2)',
-        "models",
+        '"target": table[:, -1].copy()',
+        '"target": np.minimum(table[:, -1], num_classes - 2)',
+        kit("the_data_are_sane"),
     ),
     "padding counted in the metric": (
-        METRICS,
+        TARGETS,
         "int((target != IGNORED).sum())",
         "target.numel()",
-        "metrics",
+        f"{HARNESS}/test_mean_loss.py::test_padding_is_no_target_and_each_row_of_a_regression_is_one",
     ),
     "padding counted in the accuracy": (
         METRICS,
-        "self.count += num_targets(target)",
-        "self.count += target.numel()",
-        "metrics",
+        "self.num_targets += num_targets(target)",
+        "self.num_targets += target.numel()",
+        "tests/test_metrics.py::test_accuracy_leaves_out_what_is_padding",
     ),
     "the second guess counted as right": (
         METRICS,
         '(outputs["logits"].argmax(dim=-1) == target).sum()',
         '(outputs["logits"].topk(2).indices == target[..., None]).sum()',
-        "metrics",
+        "tests/test_metrics.py::test_accuracy_is_the_share_of_targets_that_the_largest_logit_names",
     ),
     "accuracy a mean over batches": (
         METRICS,
-        "self.count += num_targets(target)",
-        "self.count = num_targets(target) + 0 * self.count",
-        "metrics",
+        "self.num_targets += num_targets(target)",
+        "self.num_targets = num_targets(target) + 0 * self.num_targets",
+        "tests/test_metrics.py::test_metrics_do_not_depend_on_the_size_of_the_batches",
     ),
-    "gradients never set to zero": (TRAINING, "self.optimizer.zero_grad()", "pass", "models"),
+    "gradients never set to zero": (
+        TRAINER,
+        "self.optimizer.zero_grad()",
+        "pass",
+        kit("the_trainer_equals_a_reference_loop"),
+    ),
     "gradients never clipped": (
-        TRAINING,
+        TRAINER,
         "if self.settings.max_gradient_norm is not None:",
         "if self.settings.max_gradient_norm == 0:",
-        "models",
+        kit("every_knob_acts"),
     ),
-    "precision never reduced": (TRAINING, 'if precision == "float32":', "if precision:", "models"),
+    "precision never reduced": (
+        STEP,
+        'if precision == "float32":',
+        "if precision:",
+        kit("every_knob_acts"),
+    ),
     "the training loss doubled in the history": (
-        TRAINING,
+        TRAINER,
         "self.epoch_loss / num_steps",
         "2 * self.epoch_loss / num_steps",
-        "models",
+        kit("the_trainer_equals_a_reference_loop"),
     ),
-    "pixels not normalised": (DATA, "values[:, :-1] / max_value", "values[:, :-1]", "models"),
+    "pixels not normalised": (
+        DATA,
+        "table[:, :-1] / max_value",
+        "table[:, :-1]",
+        kit("the_batch_is_as_specified"),
+    ),
     "dropout never used": (
-        MODELS,
+        MLP,
         "nn.ReLU(), nn.Dropout(dropout)]",
         "nn.ReLU(), nn.Dropout(0.0)]",
-        "models",
+        kit("every_knob_acts"),
     ),
     "a width written down": (
-        MODELS,
+        MLP,
         "sizes = [math.prod(image_shape), *hidden_sizes]",
         "sizes = [math.prod(image_shape), 128]",
-        "models",
+        kit("every_knob_acts"),
     ),
     "kernels that are not deterministic": (
-        REPRODUCIBILITY,
+        DETERMINISM,
         "torch.use_deterministic_algorithms(deterministic)",
         "torch.use_deterministic_algorithms(False)",
-        "training",
+        f"{HARNESS}/test_training.py::test_determinism_can_be_switched",
     ),
     "the random state forgotten by a resume": (
-        TRAINING,
+        TRAINER,
         "        seed_step(self.seed, self.step, self.device)\n",
         "",
-        "models",
+        kit("a_resumed_run_equals_an_uninterrupted_one"),
     ),
     "the optimizer forgotten by a resume": (
-        TRAINING,
+        TRAINER,
         '            self.optimizer.load_state_dict(state["optimizer"])\n',
         "",
-        "models",
+        kit("a_resumed_run_equals_an_uninterrupted_one"),
     ),
     "the patience counted from the last epoch": (
-        TRAINING,
+        TRAINER,
         'len(self.history) - int(self.best_row()["epoch"])',
         "0",
-        "models",
+        kit("every_knob_acts"),
     ),
 }
-FURTHER = {  # what a bug needs besides
+FURTHER = {  # what a bug needs besides, in the same file
     "a buffer missing from the checkpoint": (
-        MODELS,
         "        self.output = nn.Linear(math.prod(image_shape), num_classes)\n",
-        "        self.output = nn.Linear(math.prod(image_shape), num_classes)\n"
-        '        self.register_buffer("scale", torch.rand(num_classes), persistent=False)\n',
+        '        self.output = nn.Linear(math.prod(image_shape), num_classes)\n        self.register_buffer("scale", nn.Linear(1, num_classes).bias.detach(), False)\n',
     ),
     "augmentation at test time": (
-        TRAINING,
         "            self.model,\n            split,\n",
         "            self.model,\n            Augmented(split, self.augmentation),\n",
     ),
@@ -279,16 +325,33 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def run_tests(warm: Warm, study: Study, ids: Sequence[str], *, code: int) -> str:
+    """Runs tests of the study, or tests of the harness on this study; returns what they print."""
+    words = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    if ids[0].startswith(HARNESS):
+        words += ["-c", str(TEMPLATE / HARNESS / "pytest.ini")]
+        ids = [str(TEMPLATE / name) for name in ids]
+    else:
+        words += ["-n", "0", "-m", "slow or not slow"]
+    return warm.call(study.folder, *words, *ids, code=code)
+
+
 @pytest.mark.parametrize("name", BUGS)
-def test_the_tests_of_a_study_fail_on_a_planted_bug(
-    name: str, study: Study, tmp_path: Path
+def test_the_test_that_is_named_fails_on_a_planted_bug(
+    name: str, study: Study, warm: Warm, tmp_path: Path
 ) -> None:
     wrong = study.copy(tmp_path / "study")
-    file, old, new, tests = BUGS[name]
+    file, old, new, test = BUGS[name]
     replace(wrong.folder / file, old, new)
     if name in FURTHER:
-        file, old, new = FURTHER[name]
-        replace(wrong.folder / file, old, new)
-    words = ("python", "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider")
-    said = wrong.call(*words, f"tests/test_{tests}.py", code=1)
-    assert " failed" in said.splitlines()[-1], said
+        replace(wrong.folder / file, *FURTHER[name])
+    said = run_tests(warm, wrong, [test], code=1)
+    assert re.search(r"^1 failed\b", said.splitlines()[-1]), said
+
+
+@pytest.mark.parametrize("of_harness", [False, True])
+def test_the_same_tests_pass_without_a_bug(of_harness: bool, study: Study, warm: Warm) -> None:
+    tests = dict.fromkeys(test for *_, test in BUGS.values())
+    ids = [test for test in tests if test.startswith(HARNESS) == of_harness]
+    said = run_tests(warm, study, ids, code=0)
+    assert re.search(r"^\d+ passed\b", said.splitlines()[-1]) and "skipped" not in said, said
