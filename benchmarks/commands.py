@@ -32,6 +32,8 @@ def main() -> None:
     for command in (
         ["python", "run.py", "--help"],
         ["python", "run.py", "--cfg", "job"],
+        ["study", "--help"],
+        ["study", "compose", "--experiments", "linear", "mlp", "cnn"],
         ["dvc", "repro"],
     ):
         print(f"{cpu_seconds(BIN / command[0], *command[1:]):6.2f} s  {' '.join(command)}")

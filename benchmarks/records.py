@@ -1,20 +1,28 @@
 """Milliseconds that a run spends on its record, its checkpoints, and on being found again.
 
-With an uncommitted change, which is the dearer case. Runs in a study's environment: make bench.
+With an uncommitted change, which is the slower case. Runs in a study's environment: make bench.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from my_study import configuration, data, files, identity, records, reproducibility, runs
+from my_study.harness import files
+from my_study.harness.configuration.building import build_trainer
+from my_study.harness.configuration.composing import compose, to_values
+from my_study.harness.runs import code, fingerprint, folder
+from my_study.harness.runs.record import RESULTS, VERSION, Record
+from my_study.harness.runs.run import Run
+from my_study.harness.study import ROOT
+from my_study.harness.training.determinism import set_determinism
+from my_study.harness.training.prepared import Split, verify_prepared
 
 NUM_TURNS = 15
 NUM_RUNS = 1000
-ROOT = configuration.ROOT
 
 
 def milliseconds(function: Callable[[], object]) -> float:
@@ -29,46 +37,59 @@ def milliseconds(function: Callable[[], object]) -> float:
 
 def measure_record() -> None:
     """A record from its beginning to its end, of a run that does nothing."""
-    config = configuration.compose(["model=linear"])
-    values = configuration.to_values(config)
-    hashes = data.check_prepared(ROOT / config.data.folder, config.data.prepare)
-    known_by = identity.identify(ROOT, values, hashes, "cpu")
+    config = compose(["model=linear"])
+    values, data = to_values(config), ROOT / config.data.folder
+    hashes = verify_prepared(data, values["data"]["prepare"])
+    identity = fingerprint.identify(ROOT, values, hashes, "cpu")
 
     def record() -> None:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "record.json").write_bytes(files.to_json({"version": records.VERSION}))
-            with records.recording(folder, ROOT, identity=known_by, config=values, overrides=[]):
-                for result in records.RESULTS:
-                    (folder / result).touch()
+            path = Path(name)
+            begun = {"version": VERSION, "status": "running"}
+            (path / "record.json").write_bytes(files.to_json(begun))
+            with Record(Run(ROOT, path, identity, values, [], None)) as made:
+                for result in RESULTS:
+                    (path / result).touch()
+                made.finish({})
 
-    print(f"{milliseconds(record):8.1f} ms   a record")
-    identify = milliseconds(lambda: identity.identify(ROOT, values, hashes, "cpu"))
-    print(f"{identify:8.1f} ms   the identity of a run: code, lock, configuration")
-    check = milliseconds(
-        lambda: data.check_prepared(ROOT / config.data.folder, config.data.prepare)
-    )
-    print(f"{check:8.1f} ms   its data, hashed before")
+    def digest_first() -> None:
+        code._parse.cache_clear()  # pylint: disable=protected-access
+        code.code_of(ROOT, code.called_by(values))
+
+    for name, function in {
+        "a record": record,
+        "the identity of a run: code, lock, configuration": lambda: fingerprint.identify(
+            ROOT, values, hashes, "cpu"
+        ),
+        "of it, the digest of its code, the first time in a process": digest_first,
+        "and each further time": lambda: code.code_of(ROOT, code.called_by(values)),
+        "its data, hashed before": lambda: verify_prepared(data, values["data"]["prepare"]),
+    }.items():
+        print(f"{milliseconds(function):8.1f} ms   {name}")
+    measure_finding(values)
+
+
+def measure_finding(values: Mapping[str, Any]) -> None:
+    """A run among many others."""
     with tempfile.TemporaryDirectory() as name:
         for number in range(NUM_RUNS):
-            folder = Path(name, str(number))
-            folder.mkdir()
-            begun = {"version": records.VERSION, "fingerprint": f"{number:064}", "config": values}
-            (folder / "record.json").write_bytes(files.to_json(begun))
-        runs.RUNS = Path(name)
-        print(
-            f"{milliseconds(lambda: runs.find(ROOT, 'x')):8.1f} ms   finding it in {NUM_RUNS} runs"
-        )
+            path = Path(name, str(number))
+            path.mkdir()
+            begun = {"version": VERSION, "fingerprint": f"{number:064}", "config": values}
+            (path / "record.json").write_bytes(files.to_json(begun))
+        folder.RUNS = Path(name)
+        found = milliseconds(lambda: folder.find(ROOT, "x"))
+        print(f"{found:8.1f} ms   finding it in {NUM_RUNS} runs")
 
 
 def measure_checkpoint(model: str) -> None:
     """A checkpoint, against a training step of the same model."""
-    config = configuration.compose([f"model={model}"])
-    reproducibility.set_determinism(True, num_threads=config.num_threads)
-    train = data.Split(ROOT / config.data.folder, "train")
-    trainer = configuration.build_trainer(config, train, torch.device("cpu"))
+    config = compose([f"model={model}"])
+    set_determinism(True, num_threads=config.num_threads)
+    train = Split(ROOT / config.data.folder, "train")
+    trainer = build_trainer(config, train, torch.device("cpu"))
     batch = train[range(int(config.training.batch_size))]
-    step = milliseconds(lambda: trainer.train_step(batch))
+    step = milliseconds(lambda: trainer.advance(batch))
     with tempfile.TemporaryDirectory() as name:
         trainer.folder = Path(name)
         save = milliseconds(trainer.save)

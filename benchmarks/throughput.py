@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 
 import torch
-from my_study import configuration, data, reproducibility
+from my_study.harness.configuration.building import build_trainer
+from my_study.harness.configuration.composing import compose
+from my_study.harness.training.determinism import set_determinism
+from my_study.harness.training.prepared import Split
 from omegaconf import DictConfig
 
 NUM_TURNS = 7
@@ -19,15 +22,15 @@ FOLDER = Path(__file__).parent.parent / "build" / "my_study" / "data" / "prepare
 
 def load(name: str) -> dict[str, torch.Tensor]:
     """A whole split, in memory."""
-    split = data.Split(FOLDER, name)
+    split = Split(FOLDER, name)
     return split[range(len(split))]
 
 
 def fit(config: DictConfig) -> int:
     """The study's own loop; returns how many samples it trained on."""
-    train = data.Split(FOLDER, "train")
-    trainer = configuration.build_trainer(config, train, CPU)
-    trainer.fit(train, data.Split(FOLDER, "validation"))
+    train = Split(FOLDER, "train")
+    trainer = build_trainer(config, train, CPU)
+    trainer.fit(train, Split(FOLDER, "validation"))
     return len(train) * int(config.training.num_epochs)
 
 
@@ -35,7 +38,7 @@ def bare_loop(config: DictConfig) -> int:
     """What one would write in a notebook."""
     train, validation = load("train"), load("validation")
     size, num_rows = config.training.batch_size, len(train["target"])
-    parts = configuration.build_trainer(config, data.Split(FOLDER, "train"), CPU)
+    parts = build_trainer(config, Split(FOLDER, "train"), CPU)
     for _ in range(config.training.num_epochs):
         parts.model.train()
         order = torch.randperm(num_rows)
@@ -59,8 +62,8 @@ def bare_loop(config: DictConfig) -> int:
 
 def measure(model: str) -> None:
     """Prints a line for a model."""
-    config = configuration.compose([f"model={model}", "training.num_epochs=15"])
-    reproducibility.set_determinism(True, num_threads=config.num_threads)
+    config = compose([f"model={model}", "training.num_epochs=15"])
+    set_determinism(True, num_threads=config.num_threads)
     loops = {"fit": fit, "bare loop": bare_loop}
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(NUM_TURNS + 1):
