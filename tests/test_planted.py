@@ -189,7 +189,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         TRAINER,
         'higher = name != "loss" and ',
         'higher = name == "loss" or ',
-        f"{HARNESS}/test_training.py::test_every_switch_trains_as_a_reference_loop_and_resumes[training.monitor=loss]",
+        f"{HARNESS}/test_training.py"
+        "::test_every_switch_trains_as_a_reference_loop_and_resumes[training.monitor=loss]",
     ),
     "augmentation at test time": (
         TRAINER,
@@ -207,7 +208,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         RESOLVING,
         "return asked or HydraConfig.get().mode != RunMode.MULTIRUN",
         "return True",
-        f"{HARNESS}/test_configuration.py::test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked",
+        f"{HARNESS}/test_configuration.py"
+        "::test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked",
     ),
     "a class missing from the label map": (
         DATA,
@@ -219,7 +221,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         TARGETS,
         "int((target != IGNORED).sum())",
         "target.numel()",
-        f"{HARNESS}/test_mean_loss.py::test_padding_is_no_target_and_each_row_of_a_regression_is_one",
+        f"{HARNESS}/test_mean_loss.py"
+        "::test_padding_is_no_target_and_each_row_of_a_regression_is_one",
     ),
     "padding counted in the accuracy": (
         METRICS,
@@ -309,7 +312,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
 FURTHER = {  # what a bug needs besides, in the same file
     "a buffer missing from the checkpoint": (
         "        self.output = nn.Linear(math.prod(image_shape), num_classes)\n",
-        '        self.output = nn.Linear(math.prod(image_shape), num_classes)\n        self.register_buffer("scale", nn.Linear(1, num_classes).bias.detach(), False)\n',
+        "        self.output = nn.Linear(math.prod(image_shape), num_classes)\n"
+        '        self.register_buffer("scale", nn.Linear(1, num_classes).bias.detach(), False)\n',
     ),
     "augmentation at test time": (
         "            self.model,\n            split,\n",

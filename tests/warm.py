@@ -24,7 +24,7 @@ class Warm:
 
     def __init__(self, python: Path, environment: Mapping[str, str]) -> None:
         kept = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
             [python, __file__],
             env=kept,
             stdin=subprocess.PIPE,
@@ -58,9 +58,9 @@ class Warm:
         request = {"folder": str(folder), "words": words, "env": dict(env or {})}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        assert answer["code"] == code, answer["output"][-20000:]
-        return str(answer["output"])
+        done = json.loads(self.process.stdout.readline())
+        assert done["code"] == code, done["output"][-20000:]
+        return str(done["output"])
 
 
 def serve() -> None:
