@@ -142,6 +142,7 @@ def generate(folder: Path, **answers: str) -> Path:
     return study
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first, so that no worker is left with it at the end.
 
