@@ -455,7 +455,7 @@ def test_an_environment_is_rebuilt_from_the_lock_of_the_run(mine: Study) -> None
             "error: nowhere: is not a run: there is no nowhere/record.json",
         ),
         (["reproduce"], 2, "error: name a run, or --all"),
-        (["reproduce", "--all"], 1, "error: results/records: holds no record; type: dvc repro"),
+        (["reproduce", "--all"], 1, "error: results/records: contains no record; type: dvc repro"),
         (["pipeline"], 1, "error: dvc.lock: is in no commit"),
     ],
 )

@@ -93,7 +93,7 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         PREPARED,
         "return {name: values[rows] for name, values in self.fields.items()}",
         "return {n: v[rows.sort()[0] if n == 'target' else rows] for n, v in self.fields.items()}",
-        kit("the_data_are_sane"),
+        f"{HARNESS}/test_data.py::test_every_instance_keeps_its_own_target",
     ),
     "evaluation mode is never set": (
         STEP,
@@ -129,7 +129,7 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         PREPARATION,
         "+= members[num_test : num_test + num_validation]",
         "+= members[: num_test + num_validation]",
-        kit("the_data_are_sane"),
+        f"{HARNESS}/test_data.py::test_splits_share_no_instance_and_hold_every_class",
     ),
     "the seed ignored by the order of the data": (
         DETERMINISM,
@@ -153,7 +153,7 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         PREPARATION,
         "+= members[num_test + num_validation :]",
         "+= members[num_test:]",
-        kit("the_data_are_sane"),
+        f"{HARNESS}/test_data.py::test_splits_share_no_instance_and_hold_every_class",
     ),
     "training data for validation": (
         "run.py",
