@@ -142,15 +142,14 @@ def generate(folder: Path, **answers: str) -> Path:
     return study
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no worker is left with it at the end.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """All tests of the reproduced study go to one worker: the others need not wait for it."""
+    if "reproduced" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("reproduced"))
 
-    All tests of the reproduced study go to one worker: the others need not wait until it is made.
-    """
-    for item in items:
-        if "reproduced" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("reproduced"))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker is left with it at the end."""
 
     def rank(item: pytest.Item) -> tuple[bool, ...]:
         first = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")
