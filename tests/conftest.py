@@ -142,14 +142,11 @@ def generate(folder: Path, **answers: str) -> Path:
     return study
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """All tests of the reproduced study go to one worker: the others need not wait for it."""
-    if "reproduced" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("reproduced"))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no worker is left with it at the end."""
+    """What takes longest first, so that no worker is left with it at the end.
+
+    Tests of the reproduced study are in one group, so on one worker: the others need not wait.
+    """
 
     def rank(item: pytest.Item) -> tuple[bool, ...]:
         first = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")

@@ -373,6 +373,7 @@ def test_a_second_clone_reproduces_every_published_run(mine: Study, tmp_path: Pa
     assert clone.call("git", "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_one_command_in_a_second_clone_proves_all_nine_runs(
     reproduced: Study, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_its_own_tests_pass_without_a_network(study: Study) -> None:
         assert "tests/test_models.py" in line, line
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_every_experiment_is_as_accurate_as_promised(reproduced: Study) -> None:
     with open(reproduced.folder / "results" / "table.csv", encoding="utf-8", newline="") as file:
         rows = {row["experiment"]: row for row in csv.DictReader(file)}
@@ -56,6 +57,7 @@ def test_every_experiment_is_as_accurate_as_promised(reproduced: Study) -> None:
         assert float(rows[name]["mean"]) >= least and rows[name]["num_seeds"] == "3"
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_the_readme_of_the_template_shows_what_comes_out(reproduced: Study) -> None:
     row = re.compile(r"^\| (\w+) \| 3 \| ([\d.]+) ± ", re.M)
     table = (reproduced.folder / "results" / "table.md").read_text(encoding="utf-8")
@@ -65,11 +67,13 @@ def test_the_readme_of_the_template_shows_what_comes_out(reproduced: Study) -> N
         assert float(shown[name]) == pytest.approx(float(mean), abs=0.3)
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_a_second_repro_does_nothing(reproduced: Study) -> None:
     assert "Running stage" not in reproduced.call("dvc", "repro")
     assert reproduced.call("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_what_dvc_tracks_names_no_machine(reproduced: Study) -> None:
     results = (path for path in (reproduced.folder / "results").iterdir() if path.is_file())
     tracked = [reproduced.folder / "dvc.lock", *results]  # records/ is git's alone
@@ -82,6 +86,7 @@ def test_what_dvc_tracks_names_no_machine(reproduced: Study) -> None:
         assert not re.search(rb"\b\d\d:\d\d:\d\d\b", content), path
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_a_second_clone_pulls_every_result(reproduced: Study, tmp_path: Path) -> None:
     reproduced.call(
         "dvc", "remote", "add", "--local", "--force", "--default", "store", tmp_path / "s"
@@ -161,6 +166,7 @@ def test_an_edit_reruns_what_it_can_change_and_nothing_else(
     assert found == wanted
 
 
+@pytest.mark.xdist_group("reproduced")
 def test_a_terminal_shows_a_progress_bar_and_a_pipe_plain_lines(reproduced: Study) -> None:
     words = ["python", "run.py", "model=linear", "training.num_epochs=20", "force=true"]
     plain = reproduced.call("sh", "-c", f"{shlex.join(words)} 2>&1")
