@@ -47,7 +47,10 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def add_a_model(study: Path) -> None:
     """A class and a YAML file."""
-    for folder, suffix in ((study / "src" / "first_study" / "models", "py"), (study / "conf" / "model", "yaml")):
+    for folder, suffix in (
+        (study / "src" / "first_study" / "models", "py"),
+        (study / "conf" / "model", "yaml"),
+    ):
         text = (folder / f"mlp.{suffix}").read_text(encoding="utf-8")
         text = text.replace("class MLP", "class Wide").replace("models.mlp.MLP", "models.wide.Wide")
         (folder / f"wide.{suffix}").write_text(text, encoding="utf-8")

@@ -1,115 +1,57 @@
-"""What the tests start from: the tiny table, prepared by the code that prepares the real one."""
+"""What the tests start from: the few rows of `data.fixture`, read as the whole data are."""
 
 import functools
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
-import prepare
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from {{ cookiecutter.project_slug }} import (
-    configuration,
-    data,
-    preflight,
-    reproducibility,
-    testing,
-)
-
-TINY = Path(__file__).parent / "fixtures" / "tiny.csv"
-Compose = Callable[..., DictConfig]
-CaseOf = Callable[..., testing.Case]
+from {{ cookiecutter.project_slug }}.harness.checks import Case, preflight
+from {{ cookiecutter.project_slug }}.harness.configuration import checking, composing
+from {{ cookiecutter.project_slug }}.harness.configuration.messages import MISTAKES, describe_error
+from {{ cookiecutter.project_slug }}.harness.study import ROOT
+from {{ cookiecutter.project_slug }}.harness.training import determinism
 
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
-    reproducibility.set_determinism(True, num_threads=1)
-    reproducibility.seed_everything(0)
+    determinism.set_determinism(True, num_threads=1)
+    determinism.seed_everything(0)
 
 
-@pytest.fixture(scope="session", name="tiny")
-def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared folder of the tiny table: 30 rows to train on, 10 and 10 to evaluate."""
-    folder = tmp_path_factory.mktemp("tiny") / "prepared"
-    overrides = [f"data.prepare.read.path={TINY}", f"data.folder={folder}"]
-    prepare.prepare(configuration.compose(overrides).data)
-    return folder
+def options(group: str) -> list[str]:
+    """The files of a group of conf/."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
-@pytest.fixture(scope="session", name="case_of")
-def _case_of(tiny: Path) -> CaseOf:
-    """What the checks are given, of a configuration on the tiny data."""
-    splits = {name: data.Split(tiny, name) for name in data.SPLITS}
-
-    @functools.cache
-    def case_of(*overrides: str) -> testing.Case:
-        config = configuration.compose([f"data.folder={tiny}", "device=cpu", *overrides])
-        configuration.check(config)
-        values = configuration.to_values(config)
-        return preflight.make_case(values, torch.device("cpu"), splits, name=" ".join(overrides))
-
-    return case_of
+def compose(*overrides: str) -> DictConfig:
+    """A configuration as `python run.py` would compose it, resolved and checked."""
+    config = composing.compose(["device=cpu", *overrides])
+    OmegaConf.resolve(config)
+    checking.check_config(config)
+    return config
 
 
-@pytest.fixture(name="compose")
-def _compose(tiny: Path) -> Compose:
-    """Composes a configuration on the tiny data, as `python run.py` would, and checks it."""
-
-    def compose(*overrides: str) -> DictConfig:
-        paths = (f"data.prepare.read.path={TINY}", f"data.folder={tiny}", "device=cpu")
-        config = configuration.compose([*paths, *overrides])
-        configuration.check(config)
-        return config
-
-    return compose
-
-
-@pytest.fixture(name="copy")
-def _copy(tmp_path: Path) -> "Copy":
-    return Copy(tmp_path / "copy")
+@functools.cache
+def make_case(*overrides: str) -> Case | str:
+    """The model of a configuration with the rows of its data; or why they do not fit."""
+    try:
+        values = composing.to_values(compose(*overrides))
+        case = preflight.make_case(values, torch.device("cpu"), name=" ".join(overrides))
+        case.spec.check_signature(case.fresh().forward)
+        return case
+    except (*MISTAKES, ValueError) as error:
+        return describe_error(error)
 
 
-class Copy:
-    """A copy of the study: one experiment, one seed, an epoch on the tiny table."""
+def fitting_cases(option: str) -> list[Case]:
+    """An option with each data set and model that it fits; it fails if it fits none.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        unwanted = (".*", "runs", "prepared*", "results", "__pycache__", "dvc.lock")
-        shutil.copytree(configuration.ROOT, folder, ignore=shutil.ignore_patterns(*unwanted))
-        (folder / ".dvc").mkdir()
-        (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
-        shutil.copyfile(configuration.ROOT / ".dvcignore", folder / ".dvcignore")
-        (folder / "results").mkdir()
-        self.edit("conf/data/digits.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
-        self.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 1")
-        self.edit("conf/config.yaml", r"num_threads: \d+", "num_threads: 1")
-        self.edit("dvc.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
-        self.edit("dvc.yaml", r"experiments: \[(\w+).*\]", r"experiments: [\1]")
-        self.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
-
-    def edit(self, name: str, pattern: str, replacement: str) -> None:
-        """Replaces what is there, for sure."""
-        path = self.folder / name
-        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
-        assert count, f"{pattern} is not in {name}"
-        path.write_text(text, encoding="utf-8")
-
-    def call(self, *words: str, code: int = 0) -> str:
-        """What a command prints, in this environment and on the copy's own library."""
-        bin_folder = Path(sys.executable).parent
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
-        }
-        done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+    A model need not fit every data set: it may ask for an input or a value that one lacks.
+    """
+    group = "data" if option.startswith("model=") else "model"
+    cases = {name: make_case(option, f"{group}={name}") for name in options(group)}
+    fitting = [case for case in cases.values() if isinstance(case, Case)]
+    reasons = "\n".join(f"{group}={name}: {reason}" for name, reason in cases.items())
+    assert fitting, f"{option} fits no {group}:\n{reasons}"
+    return fitting

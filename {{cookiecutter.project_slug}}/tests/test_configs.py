@@ -1,170 +1,38 @@
-"""Configurations: each composes, and each key is an argument of what it configures."""
+"""Configurations: each composes, each key is an argument of what it configures, each builds."""
 
-import itertools
-from pathlib import Path
-
-import hydra
 import pytest
-from conftest import Compose
-from hydra.core.hydra_config import HydraConfig
+from conftest import compose, fitting_cases, make_case, options
 from omegaconf import OmegaConf
 
-from {{ cookiecutter.project_slug }} import (
-    StudyError,
-    configuration,
-    data,
-    reproducibility,
-)
+from {{ cookiecutter.project_slug }}.harness.checks import Case
+from {{ cookiecutter.project_slug }}.harness.study import ROOT
 
-CONF = configuration.ROOT / "conf"
+PUBLISHED = OmegaConf.load(ROOT / "dvc.yaml").vars[0].published.experiments
+OPTIONS = ("training", "training/schedule", "experiment", "launcher")
 
 
-def options(group: str) -> list[str]:
-    """The files of a group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+def build(case: Case) -> None:
+    """Builds network, optimizer, schedule and trainer."""
+    assert case.build is not None and case.values is not None
+    case.build(case.values)
+
+
+@pytest.mark.parametrize("group", ["data", "model"])
+def test_every_data_set_and_every_model_fits_another_and_builds(group: str) -> None:
+    for name in options(group):
+        for case in fitting_cases(f"{group}={name}"):
+            build(case)
 
 
 @pytest.mark.parametrize(
-    ("group", "option"),
-    [
-        (group, option)
-        for group in ("data", "model", "training", "training/schedule", "experiment", "launcher")
-        for option in options(group)
-    ],
+    "option", [f"{group}={name}" for group in OPTIONS for name in options(group)]
 )
-def test_every_option_composes_and_binds(
-    group: str, option: str, compose: Compose, tiny: Path
-) -> None:
-    config = compose(f"{group}={option}")
-    reproducibility.seed_everything(0)
-    train = data.Split(tiny, "train")
-    configuration.build_trainer(config, train, reproducibility.choose_device("cpu"))
+def test_every_option_composes_and_builds(option: str) -> None:
+    case = make_case(option)
+    assert isinstance(case, Case), case
+    build(case)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_a_published_experiment_is_in_the_pipeline_and_evaluates_the_test_split(
-    experiment: str, compose: Compose
-) -> None:
-    pipeline = OmegaConf.load(configuration.ROOT / "dvc.yaml")
-    assert experiment in pipeline.vars[0].published.experiments
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_a_published_experiment_evaluates_the_test_split(experiment: str) -> None:
     assert compose(f"experiment={experiment}").test is True
-
-
-@pytest.mark.parametrize(
-    ("mode", "typed", "evaluated"),
-    [
-        ("RUN", [], False),
-        ("RUN", ["test=true"], True),
-        ("RUN", ["experiment=mlp"], True),
-        ("MULTIRUN", ["experiment=mlp"], False),
-        ("MULTIRUN", ["experiment=mlp", "test=true"], True),
-    ],
-)
-def test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked(
-    mode: str, typed: list[str], evaluated: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        typed = [*typed, f"hydra.mode={mode}"]
-        config = hydra.compose("config", overrides=typed, return_hydra_config=True)
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
-    values = {key: value for key, value in config.items() if key != "hydra"}
-    settled, _ = configuration.settle(OmegaConf.create(values))
-    assert settled.test is evaluated
-
-
-@pytest.mark.parametrize("option", options("model"))
-def test_the_head_of_a_model_says_how_to_run_it(option: str) -> None:
-    first = (CONF / "model" / f"{option}.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# python run.py model={option}"
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("model.lr=-1", "model.lr=-1.0: must be above 0"),
-        ("seed=-1", "seed=-1: must be from 0"),
-        ("num_threads=0", "num_threads=0: must be at least 1"),
-        ("training.num_epochs=abc", "training.num_epochs=abc: must be of type int"),
-        ("training.batch_size=0", "training.batch_size=0: must be at least 1"),
-        ("training.num_workers=-1", "training.num_workers=-1: must be at least 0"),
-        ("training.max_minutes=0", "training.max_minutes=0.0: must be above 0"),
-        ("training.precision=float16", "training.precision=float16: must be"),
-        ("deterministic=maybe", "deterministic=maybe: must be of type bool"),
-        ("model.network.hidden_sizes=7", "model.network.hidden_sizes=7: must be of type list"),
-        ("+model.network.dropuot=0.1", "model.network.dropuot: .* did you mean dropout?"),
-        ("+training.num_epoch=1", "training.num_epoch: .* did you mean num_epochs?"),
-        ("+sed=1", "sed: there is no such key; did you mean seed?"),
-        ("~training.batch_size", "training.batch_size: is missing"),
-        ("training.optimizer=null", "training.optimizer=None: must be given a _target_"),
-        ("~model", "model: is missing"),
-        ("metrics=null", "metrics=None: must be a group of keys"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_name(override: str, message: str, compose: Compose) -> None:
-    with pytest.raises(StudyError, match=message):
-        compose(override)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "builtins.open",
-        "torch.load",
-        "torch.optim.Optimizer.__init__.__globals__",
-        "{{ cookiecutter.project_slug }}.data.gzip.open",
-        "{{ cookiecutter.project_slug }}.data.DataLoader",
-        "{{ cookiecutter.project_slug }}.records.subprocess.run",
-        "{{ cookiecutter.project_slug }}.models.Missing",
-    ],
-)
-@pytest.mark.parametrize("place", ["model.network", "data.augmentation", "metrics.accuracy"])
-def test_a_target_outside_the_study_and_torch_is_never_called(
-    target: str, place: str, compose: Compose
-) -> None:
-    with pytest.raises(StudyError, match=f"{place}._target_={target}: "):
-        compose(f"++{place}._target_={target}")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["+training.optimizer.lr=1"], "training.optimizer.lr: is given by the run itself"),
-        (["model.network.hidden_sizes=[-1]"], "model.network: .*negative dimension"),
-        (
-            [
-                "~training.schedule.pct_start",
-                "training.schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
-            ],
-            "training.schedule: must depend on the step alone",
-        ),
-    ],
-)
-def test_what_cannot_be_built_is_refused_by_name(
-    overrides: list[str], message: str, compose: Compose, tiny: Path
-) -> None:
-    config = compose(*overrides)
-    device = reproducibility.choose_device("cpu")
-    with pytest.raises(StudyError, match=message):
-        configuration.build_trainer(config, data.Split(tiny, "train"), device)
-
-
-@pytest.mark.parametrize("name", ["MultiStepLR, milestones: [2]", "CosineAnnealingLR", "LinearLR"])
-def test_schedules_of_torch_are_taken(name: str, compose: Compose, tiny: Path) -> None:
-    node = "{_target_: torch.optim.lr_scheduler." + name + "}"
-    config = compose("~training.schedule", f"+training.schedule={node}")
-    device = reproducibility.choose_device("cpu")
-    configuration.build_trainer(config, data.Split(tiny, "train"), device)
-
-
-def test_a_target_inside_a_target_is_held_to_the_same_rule(compose: Compose) -> None:
-    with pytest.raises(StudyError, match=r"model\.network\.hidden_sizes\[0\]\._target_=os\.getcwd"):
-        compose("model.network.hidden_sizes=[{_target_: os.getcwd}]")
-
-
-def test_every_knob_of_the_command_line_has_a_comment() -> None:
-    files = [CONF / "config.yaml", CONF / "training" / "default.yaml"]
-    lines = itertools.chain(*(path.read_text(encoding="utf-8").splitlines() for path in files))
-    for line in lines:
-        if line[:1].isalpha() and not line.endswith(":"):
-            assert " # " in line or line.startswith(("num_epochs", "batch_size")), line

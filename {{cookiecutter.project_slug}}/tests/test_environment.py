@@ -5,15 +5,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.project_slug }} import configuration
+from {{ cookiecutter.project_slug }}.harness.study import ROOT
 
-ROOT = configuration.ROOT
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 OWN = {path.stem for folder in (".", "stages", "tests") for path in ROOT.glob(f"{folder}/*.py")}
@@ -34,7 +33,7 @@ GROUPS = {
 }
 
 
-def imports(paths: Iterator[Path]) -> set[str]:
+def imports(paths: Iterable[Path]) -> set[str]:
     """The packages, of others, that some files import."""
     names = set()
     for path in paths:
@@ -47,14 +46,25 @@ def imports(paths: Iterator[Path]) -> set[str]:
     return packages - sys.stdlib_module_names - OWN - {PROJECT["project"]["name"]}
 
 
+def files(*patterns: str) -> set[Path]:
+    """The files of the study that match."""
+    return {path for pattern in patterns for path in ROOT.glob(pattern)}
+
+
+TOOLS = files("src/*/harness/commands/*.py", "src/*/harness/reporting/*.py")
+TRAINING = files("run.py", "src/**/*.py") - TOOLS
+
+
 @pytest.mark.parametrize(
-    ("pattern", "declared"), [("*.py", RUNTIME), ("src/**/*.py", RUNTIME), ("*/*.py", None)]
+    ("paths", "declared"),
+    [(TRAINING, RUNTIME), (TOOLS | files("stages/*.py", "tests/*.py"), RUNTIME | GROUPS)],
+    ids=["training", "tools"],
 )
-def test_what_is_imported_is_declared(pattern: str, declared: set[str] | None) -> None:
+def test_what_is_imported_is_declared(paths: set[Path], declared: set[str]) -> None:
     owners = metadata.packages_distributions()
-    for package in imports(ROOT.glob(pattern)):
-        names = {canonical(name) for name in owners[package]}
-        assert names & (declared if declared is not None else RUNTIME | GROUPS), package
+    assert paths
+    for package in imports(paths):
+        assert {canonical(name) for name in owners[package]} & declared, package
 
 
 def test_what_is_declared_is_locked_with_a_hash_and_no_address() -> None:
@@ -72,5 +82,5 @@ def test_what_is_installed_is_what_is_locked() -> None:
         assert locked.get(name, item.version) == item.version, f"{name}: type make env"
 
 
-def test_the_library_is_plain_pytorch() -> None:
+def test_what_is_yours_is_plain_pytorch_and_the_harness_imports_none_of_it() -> None:
     subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""Which study this is: its folder, its package, and the settings for the harness in its pyproject.toml."""
+"""Which study this is: its folder, its package, its settings in pyproject.toml."""
 
 import functools
 import importlib.util
@@ -30,7 +30,8 @@ def conf_of(package: str) -> Path:
     spec = None if "." in package else importlib.util.find_spec(package)
     if spec is not None and spec.origin:
         folder = Path(spec.origin).parent
-        for conf in (folder.parents[1] / "conf", folder / "conf"):  # installed by its path, or built
+        # installed by its path, or built
+        for conf in (folder.parents[1] / "conf", folder / "conf"):
             if (conf / "config.yaml").is_file():
                 return conf
     raise LookupError(f"{package}: is no study that is installed here; type: uv pip install PATH")

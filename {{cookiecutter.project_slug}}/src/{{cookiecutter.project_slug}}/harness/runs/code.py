@@ -88,16 +88,19 @@ def code_in_use(root: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """
     now, source = code_of(root, config), hash_source(root)
     first_source, first_code = _first_seen.setdefault(root, (source, {}))
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    imported = {Path(name).resolve() for name in files if name}
     for name in now:
         if first_source.get(name, source.get(name)) == source.get(name):
             first_code.setdefault(name, now[name])
-        elif name in first_code and (root / name).resolve() in imported:
+        elif name in first_code and _is_imported(root / name):
             log.warning("%s: was edited; this command still uses what it had imported", name)
         else:
             raise StudyError(f"{name}: was edited while this command ran; type the command again")
     return {name: first_code[name] for name in now}
+
+
+def _is_imported(path: Path) -> bool:
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return any(Path(name).resolve() == path.resolve() for name in files if name)
 
 
 def source_in_use(root: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a run is known by.
 
-Two runs with the same identity compute the same numbers: it consists of the configuration, the code,
-the data, the locked environment, the versions of Python and torch and the kind of device.
+Two runs with the same identity compute the same numbers: it consists of the configuration, the
+code, the data, the locked environment, the versions of Python and torch and the kind of device.
 """
 
 import hashlib

@@ -123,7 +123,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def status(folder: Path) -> str:
-    """`running`, `finished`, `failed`, `interrupted`, or `killed`: recorded as running, without a process."""
+    """The recorded status; `killed` if that is `running` and no process is."""
     recorded = str(read_record(folder)["status"])
     return "killed" if recorded == "running" and not is_alive(folder) else recorded
 
@@ -176,7 +176,7 @@ def _rank(folder: Path, named: Path | None) -> tuple[bool, ...]:
 
 
 def _inputs_are_unchanged(root: Path, folder: Path) -> bool:
-    """Whether every file that the run read, besides code, configuration and prepared data, is unchanged."""
+    """Whether every input of the run is unchanged: see reads.py."""
     changed = changed_inputs(root, read_record(folder).get("inputs") or {})
     if changed:
         log.info("%s: is not reused: it read %s, which has changed since", folder, changed[0])

@@ -82,7 +82,8 @@ def _patch(root: Path, untracked: list[str], own: list[str]) -> tuple[list[str],
         for start in range(0, len(small), 500):  # a command line has a limit
             chosen = [f":(top,literal){name}" for name in small[start : start + 500]]
             git(root, "add", "--intent-to-add", "--", *chosen, env=environment)
-        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--unified=3")  # whatever the user has set
+        # whatever the user has set
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--unified=3")
         words = ("diff", "HEAD", "--binary", *plain, "--src-prefix=a/", "--dst-prefix=b/")
         patch = git(root, *words, "--", *own, env=environment)
     return [name for name in sizes if name not in small], patch

@@ -22,8 +22,8 @@ def prepare(folder: Path, fields: Fields, parameters: Mapping[str, Any]) -> None
     Args:
         folder: Where the splits go; prepared data that are there are replaced.
         fields: What the reader returned; `target` among them.
-        parameters: The values of `data.prepare`: `split_seed`, `validation_fraction`, `test_fraction`
-            and the reader's own.
+        parameters: The values of `data.prepare`: `split_seed`, `validation_fraction`,
+            `test_fraction` and those of the reader.
 
     Raises:
         StudyError: the folder contains other files, or the fields cannot be split.
