@@ -87,7 +87,7 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         DATA,
         '"target": table[:, -1].copy()',
         '"target": np.roll(table[:, -1], 1)',
-        "tests/test_data.py::test_every_instance_keeps_its_own_target",
+        "tests/test_data.py::test_every_pixel_and_every_class_is_where_the_table_has_it",
     ),
     "labels shuffled against inputs in a batch": (
         PREPARED,
@@ -228,19 +228,19 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         METRICS,
         "self.num_targets += num_targets(target)",
         "self.num_targets += target.numel()",
-        "tests/test_metrics.py::test_accuracy_leaves_out_what_is_padding",
+        "tests/test_metrics.py::test_accuracy_ignores_padding",
     ),
     "the second guess counted as right": (
         METRICS,
         '(outputs["logits"].argmax(dim=-1) == target).sum()',
         '(outputs["logits"].topk(2).indices == target[..., None]).sum()',
-        "tests/test_metrics.py::test_accuracy_is_the_share_of_targets_that_the_largest_logit_names",
+        "tests/test_metrics.py::test_accuracy_is_the_share_of_targets_with_the_largest_logit",
     ),
     "accuracy a mean over batches": (
         METRICS,
         "self.num_targets += num_targets(target)",
         "self.num_targets = num_targets(target) + 0 * self.num_targets",
-        "tests/test_metrics.py::test_metrics_do_not_depend_on_the_size_of_the_batches",
+        "tests/test_metrics.py::test_accuracy_does_not_depend_on_the_size_of_the_batches",
     ),
     "gradients never set to zero": (
         TRAINER,
