@@ -86,15 +86,14 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        copied = ("Makefile", "README.md", "conf", "data/raw", "docs", "dvc.yaml", "pyproject.toml")
-        copied += ("requirements.lock", "run.py", "src", "stages", "tests", ".dvcignore")
+        folders = ("conf", "data/raw", "docs", "src", "stages", "tests")
+        names = ("Makefile", "README.md", "dvc.yaml", "pyproject.toml", "requirements.lock")
         unwanted = shutil.ignore_patterns("__pycache__")
         folder.mkdir()
-        for name in copied:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
-            else:
-                shutil.copyfile(ROOT / name, folder / name)
+        for name in folders:
+            shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+        for name in (*names, "run.py", ".dvcignore"):
+            shutil.copyfile(ROOT / name, folder / name)
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
         (folder / "results").mkdir()

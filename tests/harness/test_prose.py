@@ -50,7 +50,9 @@ def test_the_readme_has_a_place_for_the_table() -> None:
         assert table.read_text(encoding="utf-8") in README
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "model").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "model").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_the_head_of_a_model_says_how_to_run_it(path: Any) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first == f"# python run.py model={path.stem}"

@@ -181,8 +181,8 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
 @pytest.mark.slow
 def test_study_check_prints_a_table_and_trains_nothing(tmp_path: Path) -> None:
     def check(*overrides: str) -> subprocess.CompletedProcess[str]:
-        words = [Path(sys.executable).with_name("study"), "check", "model=linear", "device=cpu"]
-        words += overrides
+        study = str(Path(sys.executable).with_name("study"))
+        words = [study, "check", "model=linear", "device=cpu", *overrides]
         return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     before = sorted((ROOT / "runs").glob("[!.]*"))
@@ -247,7 +247,9 @@ def test_sigterm_ends_with_a_checkpoint_and_an_exit_code_that_says_resumable(
         process.terminate()
         said = process.communicate()[1]
     assert process.returncode == 75 == RESUMABLE
-    assert re.search(r"^interrupted by SIGTERM after step \d+; the same command resumes the run", said)
+    assert re.search(
+        r"^interrupted by SIGTERM after step \d+; the same command resumes the run", said
+    )
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     record = read_record(folder)
     assert record["status"] == "interrupted" and record["exit_code"] == 75

@@ -290,7 +290,9 @@ def test_a_corrupt_checkpoint_is_skipped_with_a_warning_and_changes_nothing(
         corrupt(path, how)
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
-    assert caplog.text.count("is truncated or corrupt; trying the previous checkpoint") == num_corrupt
+    assert (
+        caplog.text.count("is truncated or corrupt; trying the previous checkpoint") == num_corrupt
+    )
     assert resumed.step == (15 if num_corrupt == 1 else 0)
     resumed.fit(*study.splits)
     assert identical(state(whole), state(resumed))
