@@ -1,4 +1,4 @@
-"""Two studies in one environment: the second uses the models and the configurations of the first."""
+"""Two studies in one environment: one uses models and configurations of the other."""
 
 import json
 import subprocess
