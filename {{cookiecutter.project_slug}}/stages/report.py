@@ -9,7 +9,6 @@ The first experiment is the baseline: the others are compared to it seed by seed
 import argparse
 import io
 import itertools
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -22,7 +21,7 @@ from {{ cookiecutter.project_slug }}.harness.files import write_atomically
 from {{ cookiecutter.project_slug }}.harness.reporting import tables
 from {{ cookiecutter.project_slug }}.harness.reporting.statistics import compare_to_baseline
 from {{ cookiecutter.project_slug }}.harness.runs.published import publish
-from {{ cookiecutter.project_slug }}.harness.training.history import read_history
+from {{ cookiecutter.project_slug }}.harness.training.results import read_history, read_metrics
 
 PUBLISHED = Path("runs/published")
 RESULTS = Path("results")
@@ -75,14 +74,11 @@ def report(experiments: list[str], seeds: list[str]) -> None:
 
 def read_metric(folder: Path) -> float:
     """The metric of a run on the test split."""
-    path = folder / "metrics.json"
     try:
-        return float(json.loads(path.read_bytes())["test"][METRIC])
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: there is no such run; type: dvc repro") from error
+        return read_metrics(folder)["test"][METRIC]
     except KeyError as error:
         hint = "see test: in conf/experiment/, and METRIC in stages/report.py"
-        raise StudyError(f"{path}: has no {error}; {hint}") from error
+        raise StudyError(f"{folder}: its metrics have no {error}; {hint}") from error
 
 
 def read_curve(folder: Path) -> list[float]:

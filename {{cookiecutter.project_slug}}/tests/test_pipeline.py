@@ -12,7 +12,7 @@ from conftest import compose
 from omegaconf import OmegaConf
 
 from {{ cookiecutter.project_slug }}.harness.study import ROOT
-from {{ cookiecutter.project_slug }}.harness.training.history import read_history
+from {{ cookiecutter.project_slug }}.harness.training.results import read_history
 
 PARTS = """
     .dvcignore README.md conf data/raw dvc.yaml pyproject.toml requirements.lock run.py src stages

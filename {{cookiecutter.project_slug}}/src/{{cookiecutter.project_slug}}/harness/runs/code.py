@@ -37,7 +37,7 @@ WITHOUT_EFFECT = {
     "files": "how bytes reach the disk, and their hashes",
     "runs": "folders and records",
     "study": "where the study is",
-    "training.history": "how history.csv is written; the numbers in it are of the trainer",
+    "training.results": "how numbers are written; they are the trainer's",
 }
 ANY = "*"  # a module whose name is computed: it may be any of the researcher's
 DYNAMIC = ("import_module", "__import__")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.history import read_history
+from ..training.results import read_history
 from .drift import ELSEWHERE, Change, find_drift
 from .record import read_record
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..files import hash_file, hash_files, to_json, write_atomically
-from ..training.history import read_history
+from ..training.results import read_history
 from .record import NAME, RESULTS, read_record
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from typing import Any
 
 from ..errors import StudyError
 from ..files import hash_files, to_json, write_atomically
+from ..training.results import HISTORY, METRICS, write_metrics
 from .code import hash_source, source_in_use
 from .drift import Change, find_drift, hardware_drift, write_changes
 from .fingerprint import KEYS, fingerprint, identity_in
@@ -38,7 +39,7 @@ VERSION = 3
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 # Overrides that do not describe what a run computes.
 WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
-RESULTS = ("best.pt", "history.csv", "metrics.json")
+RESULTS = ("best.pt", HISTORY, METRICS)
 NAME = "record.json"
 _git_at_first: dict[Path, tuple[dict[str, Any] | None, bytes]] = {}  # of each study
 
@@ -154,7 +155,7 @@ class Record:
 
     def finish(self, metrics: Metrics) -> None:
         """Writes metrics.json: the numbers, by split and name."""
-        write_atomically(self.folder / "metrics.json", to_json(metrics))
+        write_metrics(self.folder, metrics)
         self["metrics"] = metrics
 
     def __exit__(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import StudyError
-from ..files import hash_file, to_json, write_atomically
-from .history import write_history
+from ..files import hash_file, write_atomically
+from .results import write_history, write_metrics
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def restore_results(folder: Path, record: Mapping[str, Any]) -> bool:
         weights = state["model"] if state["best"] is None else state["best"]
         write_history(folder, state["history"])
         write_atomically(folder / "best.pt", to_bytes(weights))
-        write_atomically(folder / "metrics.json", to_json(record["metrics"]))
+        write_metrics(folder, record["metrics"])
     for name, known in record["files"].items():
         if hash_file(folder / name) != known:
             log.warning("%s: was altered after the run; running it again", folder / name)

@@ -21,8 +21,8 @@ from ..errors import StudyError
 from ..files import write_atomically
 from .checkpoints import load_checkpoint, save_checkpoint, to_bytes
 from .determinism import permutation, seed_step
-from .history import write_history
 from .prepared import Batch, batches
+from .results import write_history
 from .settings import Settings
 from .step import MetricFactories, backward, evaluate
 
