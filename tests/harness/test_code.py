@@ -209,6 +209,8 @@ def test_a_digest_is_the_same_under_every_python(study: Path) -> None:
         if answer.returncode and python != sys.executable and "command not found" in answer.stderr:
             continue  # a shim of pyenv, for a version that is not chosen here
         answers[python] = json.loads(answer.stdout)
+    if len(answers) < 2:
+        pytest.skip("there is no second Python here")
     assert len({json.dumps(each) for each in answers.values()}) == 1
     assert "tricky.py" in answers[sys.executable]
 
