@@ -24,7 +24,7 @@ study: .venv/bin/cookiecutter  ## a study in build/, its environment, its result
 	cat $(STUDY)/results/table.md
 
 test: .venv/bin/cookiecutter  ## by JOBS processes; TESTS="tests/test_kit.py" runs these files alone
-	$(PY) -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder --durations 15 $(TESTS)
+	$(PY) -m pytest --numprocesses $(JOBS) --no-loadscope-reorder --durations 15 $(TESTS)
 
 lint: .venv/bin/cookiecutter
 	$(PY) -m black --check .

@@ -34,9 +34,9 @@ DEPENDENCIES = """
     blackd blib2to3 celery certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins
     click_repl cloudpickle colorama configobj contourpy cryptography cuda cuda_bindings
     cuda_pathfinder cuda_toolkit cycler dateutil dictdiffer dill diskcache distlib distro dotenv
-    dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task
+    dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task editables
     entrypoints execnet filelock flatten_dict flufl flufl_lock fonttools frozenlist fsspec functorch
-    funcy git gitdb gitpython grandalf grimp gto hydra hydra_core hydra_joblib_launcher
+    funcy git gitdb gitpython grandalf grimp gto hatchling hydra hydra_core hydra_joblib_launcher
     hydra_plugins identify idna import_linter importlinter iniconfig isort isympy
     iterative_telemetry jinja2 joblib kiwisolver kombu librt markdown_it markdown_it_py markupsafe
     matplotlib mccabe mdurl mpl_toolkits mpmath multidict mypy mypy_extensions mypyc networkx
@@ -45,9 +45,9 @@ DEPENDENCIES = """
     pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie pylab pylint
     pyparsing pytest pytest_xdist python_dateutil python_discovery python_dotenv pytokens pyyaml
     requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools shortuuid shtab smmap sqltrie
-    sympy tabulate tomlkit torch torchgen tqdm triton typing_extensions typing_inspection tzdata
-    tzlocal urllib3 uv uv_build validate vine virtualenv voluptuous wcwidth wheel xdist yaml yarl zc
-    zc_lockfile
+    sympy tabulate tomlkit torch torchgen tqdm triton trove_classifiers typing_extensions
+    typing_inspection tzdata tzlocal urllib3 uv validate vine virtualenv voluptuous wcwidth wheel
+    xdist yaml yarl zc zc_lockfile
 """.split()
 # Files and folders of the study and of its tools; a script there would import itself.
 STUDY = """

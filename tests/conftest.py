@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from warm import Warm
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 TEMPLATE = Path(__file__).parent.parent
+NINE_RUNS = "test_reproduced.py"
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
 UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
 
@@ -143,16 +146,25 @@ def generate(folder: Path, **answers: str) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no worker is left with it at the end.
+    """What takes longest first, so that no worker is left with it at the end."""
 
-    Tests of the reproduced study are in one group, so on one worker: the others need not wait.
-    """
-
-    def rank(item: pytest.Item) -> tuple[bool, ...]:
-        first = item.get_closest_marker("xdist_group"), item.get_closest_marker("slow")
-        return tuple(not marker for marker in first)
+    def rank(item: pytest.Item) -> tuple[bool, bool]:
+        return item.path.name != NINE_RUNS, not item.get_closest_marker("slow")
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """One worker gets all tests of the nine runs: the other need not wait until they are made."""
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadScopeScheduling):  # pylint: disable=abstract-method
+    """Tests one by one, except for a file that stays together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return NINE_RUNS if NINE_RUNS in nodeid else nodeid
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

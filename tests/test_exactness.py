@@ -373,20 +373,6 @@ def test_a_second_clone_reproduces_every_published_run(mine: Study, tmp_path: Pa
     assert clone.call("git", "worktree", "list").count("\n") == 1
 
 
-@pytest.mark.xdist_group("reproduced")
-def test_one_command_in_a_second_clone_proves_all_nine_runs(
-    reproduced: Study, tmp_path: Path
-) -> None:
-    clone = reproduced.clone(tmp_path / "my_study")
-    said = clone.call("make", "reproduce", f"PYTHON={reproduced.folder / '.venv/bin/python'}")
-    assert said.endswith(
-        "identical: dvc.lock and results/ are, byte for byte, those of the commit\n"
-    )
-    assert clone.call("git", "status", "--porcelain") == ""
-    (clone.folder / ".venv").unlink()
-    assert "-m venv .venv" in clone.call("make", "--dry-run", "reproduce")
-
-
 def test_data_that_only_a_remote_has_are_fetched(mine: Study, tmp_path: Path) -> None:
     tiny = "tests/fixtures/tiny.csv"
     mine.call("git", "rm", "--cached", "--quiet", tiny)

@@ -6,7 +6,7 @@ import pytest
 
 from my_study.harness.errors import StudyError
 from my_study.harness.reporting import tables
-from my_study.harness.reporting.statistics import compare_to_baseline
+from my_study.harness.reporting.estimates import compare_to_baseline
 
 
 def test_differences_are_paired_by_seed() -> None:

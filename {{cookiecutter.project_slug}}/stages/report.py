@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from {{ cookiecutter.project_slug }}.harness.errors import StudyError
 from {{ cookiecutter.project_slug }}.harness.files import write_atomically
-from {{ cookiecutter.project_slug }}.harness.reporting import tables
-from {{ cookiecutter.project_slug }}.harness.reporting.statistics import compare_to_baseline
+from {{ cookiecutter.project_slug }}.harness.reporting import estimates, tables
 from {{ cookiecutter.project_slug }}.harness.runs.published import publish
 from {{ cookiecutter.project_slug }}.harness.training.results import read_history, read_metrics
 
@@ -53,7 +52,7 @@ def report(experiments: list[str], seeds: list[str]) -> None:
         if folder.is_dir() and folder not in known:
             raise StudyError(f"{folder}: belongs to no experiment in dvc.yaml; delete or add it")
     values = {name: [read_metric(folder) for folder in folders[name]] for name in folders}
-    rows = compare_to_baseline(values)
+    rows = estimates.compare_to_baseline(values)
     contents = {
         "csv": tables.to_csv(rows),
         "md": tables.to_markdown(rows, METRIC),

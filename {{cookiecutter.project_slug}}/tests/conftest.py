@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from {{ cookiecutter.project_slug }}.harness.checks import Case, preflight
 from {{ cookiecutter.project_slug }}.harness.configuration import checking, composing
-from {{ cookiecutter.project_slug }}.harness.configuration.messages import MISTAKES, describe_error
+from {{ cookiecutter.project_slug }}.harness.configuration import messages
 from {{ cookiecutter.project_slug }}.harness.study import ROOT
 from {{ cookiecutter.project_slug }}.harness.training import determinism
 
@@ -40,8 +40,8 @@ def make_case(*overrides: str) -> Case | str:
         case = preflight.make_case(values, torch.device("cpu"), name=" ".join(overrides))
         case.spec.check_signature(case.fresh().forward)
         return case
-    except (*MISTAKES, ValueError) as error:
-        return describe_error(error)
+    except (*messages.MISTAKES, ValueError) as error:
+        return messages.describe_error(error)
 
 
 def fitting_cases(option: str) -> list[Case]:

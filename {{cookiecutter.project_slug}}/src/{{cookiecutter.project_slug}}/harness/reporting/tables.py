@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import StudyError
 from ..files import write_atomically
-from .statistics import Estimate, Row
+from .estimates import Estimate, Row
 
 MARKERS = ("<!-- results: begin -->", "<!-- results: end -->")
 
