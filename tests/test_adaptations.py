@@ -1,6 +1,7 @@
 """What researchers do to a study, by real edits: its own tests must raise no false alarm."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,17 @@ def measure_otherwise(study: Study) -> None:
     study.edit("stages/report.py", 'METRIC = "accuracy"', 'METRIC = "share_wrong"')
 
 
+def train_otherwise(study: Study) -> None:
+    """The trainer of docs/extending.md takes the place of the harness's."""
+    page = (study.folder / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.S)
+    assert code
+    write(study, {f"{PACKAGE}/training.py": code[1]})
+    named = r"_target_: my_study\.harness\.training\.trainer\.Trainer"
+    own = "_target_: my_study.training.NoisyTrainer\n  noise: 0.01"
+    study.edit("conf/training/default.yaml", named, own)
+
+
 def make_table(num_rows: int, seed: int) -> str:
     """Numbers, and the absolute value of a sum of them."""
     draw = random.Random(seed)
@@ -264,7 +276,8 @@ ONE_MODEL = "not (test_model and (mlp or cnn))"  # what is edited concerns all o
 
 
 @pytest.mark.parametrize(
-    "adapt", [take_another_default, add_words, measure_otherwise, start_afresh]
+    "adapt",
+    [take_another_default, add_words, measure_otherwise, train_otherwise, start_afresh],
 )
 def test_the_tests_of_a_study_raise_no_false_alarm(
     adapt: Callable[[Study], None], study: Study, warm: Warm, tmp_path: Path

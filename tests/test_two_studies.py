@@ -19,6 +19,7 @@ class Pair:
         self.first = generate(folder / "a", project_slug="first_study")
         self.second = generate(folder / "b", project_slug="second_study")
         self.python = folder / "env" / "bin" / "python"
+        self.environment = {**study.environment(), "PYTHONPATH": ""}
         add_a_model(self.first)
         use_the_first(self.second)
         subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
@@ -32,7 +33,12 @@ class Pair:
     def call(self, folder: Path, *words: str) -> str:
         """What Python prints in a folder, with both studies installed."""
         done = subprocess.run(
-            [self.python, *words], cwd=folder, capture_output=True, text=True, check=False
+            [self.python, *words],
+            cwd=folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -96,6 +102,7 @@ def test_the_command_is_that_of_the_study_in_which_it_is_typed(
     pair = Pair(study, tmp_path, editable=True)
     program = str(pair.python.with_name("study"))
     for folder in (pair.first, pair.second):
-        subprocess.run([program, "compose", "--experiments", "mlp"], cwd=folder, check=True)
+        words = [program, "compose", "--experiments", "mlp"]
+        subprocess.run(words, cwd=folder, env=pair.environment, check=True)
         text = (folder / "results" / "inputs" / "mlp.yaml").read_text(encoding="utf-8")
         assert f"{folder.name}.models.mlp.MLP" in text

@@ -20,7 +20,7 @@ from {{ cookiecutter.project_slug }}.harness.errors import StudyError
 from {{ cookiecutter.project_slug }}.harness.files import write_atomically
 from {{ cookiecutter.project_slug }}.harness.reporting import estimates, tables
 from {{ cookiecutter.project_slug }}.harness.runs.published import publish
-from {{ cookiecutter.project_slug }}.harness.training.results import read_history, read_metrics
+from {{ cookiecutter.project_slug }}.harness.training import results
 
 PUBLISHED = Path("runs/published")
 RESULTS = Path("results")
@@ -74,7 +74,7 @@ def report(experiments: list[str], seeds: list[str]) -> None:
 def read_metric(folder: Path) -> float:
     """The metric of a run on the test split."""
     try:
-        return read_metrics(folder)["test"][METRIC]
+        return results.read_metrics(folder)["test"][METRIC]
     except KeyError as error:
         hint = "see test: in conf/experiment/, and METRIC in stages/report.py"
         raise StudyError(f"{folder}: its metrics have no {error}; {hint}") from error
@@ -82,7 +82,7 @@ def read_metric(folder: Path) -> float:
 
 def read_curve(folder: Path) -> list[float]:
     """The metric on validation after each epoch, in percent."""
-    return [100 * row[f"validation_{METRIC}"] for row in read_history(folder)]
+    return [100 * row[f"validation_{METRIC}"] for row in results.read_history(folder)]
 
 
 def draw(folders: dict[str, list[Path]]) -> dict[str, bytes]:
