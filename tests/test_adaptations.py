@@ -272,19 +272,26 @@ def start_afresh(study: Study) -> None:
     study.edit("dvc.yaml", "data/raw/digits.csv.gz", "data/raw/table.csv")
 
 
-ONE_MODEL = "not (test_model and (mlp or cnn))"  # what is edited concerns all of them alike
+# what is edited concerns all models alike, and some edits no stage of the pipeline
+ONE_MODEL = "not (test_model and (mlp or cnn))"
+NO_STAGE = f"{ONE_MODEL} and not test_pipeline"
 
 
 @pytest.mark.parametrize(
-    "adapt",
-    [take_another_default, add_words, measure_otherwise, train_otherwise, start_afresh],
+    ("adapt", "chosen"),
+    [
+        (take_another_default, NO_STAGE),
+        (add_words, NO_STAGE),
+        (train_otherwise, NO_STAGE),
+        (measure_otherwise, ONE_MODEL),
+        (start_afresh, ONE_MODEL),
+    ],
 )
 def test_the_tests_of_a_study_raise_no_false_alarm(
-    adapt: Callable[[Study], None], study: Study, warm: Warm, tmp_path: Path
+    adapt: Callable[[Study], None], chosen: str, study: Study, warm: Warm, tmp_path: Path
 ) -> None:
     adapted = study.copy(tmp_path / "my_study")
     shutil.rmtree(adapted.folder / "runs", ignore_errors=True)
     adapt(adapted)
-    warm.call(
-        adapted.folder, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", ONE_MODEL
-    )
+    words = ("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", chosen)
+    assert " passed" in warm.call(adapted.folder, *words)

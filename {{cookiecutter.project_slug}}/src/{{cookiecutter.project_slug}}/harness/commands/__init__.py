@@ -1,6 +1,7 @@
 """The console command `study`: every verb but running, one file a command."""
 
 import argparse
+import functools
 import importlib
 import os
 import signal
@@ -51,7 +52,9 @@ def main() -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The command line of `study`."""
     parser = argparse.ArgumentParser(
-        prog="study", description="Checks, reproduces and compares the runs of this study."
+        prog="study",
+        description="Checks, reproduces and compares the runs of this study.",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=15),
     )
     parser.set_defaults(parser=parser)  # completion describes it
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

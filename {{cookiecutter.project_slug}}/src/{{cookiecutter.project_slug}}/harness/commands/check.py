@@ -1,4 +1,4 @@
-"""Hold a model to the checks of docs/checks.md, and print a table of them.
+"""Check a model, and print a table of the checks of docs/checks.md.
 
 Nothing is trained in runs/ and nothing is written.
     study check model=cnn

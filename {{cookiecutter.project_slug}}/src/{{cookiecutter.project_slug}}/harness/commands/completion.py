@@ -1,4 +1,4 @@
-"""Print what a shell needs to complete this command.
+"""Print what bash or zsh needs to complete this command.
 
 eval "$(study completion bash)"
 """
@@ -10,7 +10,7 @@ from ..errors import StudyError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    parser.add_argument("shell", choices=["bash", "zsh"])
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Write what each published experiment is known by into results/inputs/, for dvc.yaml.
+"""Write results/inputs/: what each experiment is known by, for dvc.yaml.
 
 A file an experiment contains the values and the digest of each file of code that can change its
 numbers; a file a stage contains the same of stages/prepare.py and stages/report.py. A comment, a
@@ -43,10 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _inputs_of_run(experiment: str) -> dict[str, Any]:
-    config = to_values(compose([f"experiment={experiment}"]))
-    called = called_by(config)
+    values = to_values(compose([f"experiment={experiment}"]))
+    called = called_by(values)
     code = {**code_of(ROOT, called), **versions_of_targets(called)}
-    return {"config": flatten(config), "code": code}
+    return {"config": flatten(values), "code": code}
 
 
 def _inputs_of_prepare() -> dict[str, Any]:

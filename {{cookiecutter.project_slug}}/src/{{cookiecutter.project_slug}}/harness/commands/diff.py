@@ -1,4 +1,4 @@
-"""What differs between two runs, and why: numbers, causes, and lines of code.
+"""Show what differs between two runs: numbers, causes, lines of code.
 
 A run is a folder in runs/, or a record in results/records/.
     study diff runs/A runs/B

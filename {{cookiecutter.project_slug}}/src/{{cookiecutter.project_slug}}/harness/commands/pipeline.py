@@ -1,7 +1,7 @@
-"""Prove every published number: dvc repro --force in a clean checkout of the last commit.
+"""Prove every published number, in a clean checkout of the last commit.
 
-dvc.lock and results/ must then be, byte for byte, those of the commit. Exit codes as for
-`study reproduce`.
+It runs dvc repro --force there. dvc.lock and results/ must then be, byte for byte, those of the
+commit. Exit codes as for `study reproduce`.
 """
 
 import argparse

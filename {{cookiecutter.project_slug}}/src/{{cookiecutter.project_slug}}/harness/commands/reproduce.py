@@ -1,4 +1,4 @@
-"""Run a record again from nothing, and compare every metric, every epoch and the weights.
+"""Run a recorded run again, and compare every metric, epoch and weight.
 
 A RUN is a folder in runs/, or a record in results/records/. Its commit, its uncommitted changes
 and its data are restored first.

@@ -1,6 +1,7 @@
-"""Replace the harness by that of a newer version of the template; all else is yours and stays.
+"""Replace the harness by that of a newer version of the template.
 
-It stops before it would lose a change of yours to the harness, and names the file.
+Everything else is yours and stays. It stops before it would lose a change of yours to the harness,
+and names the file.
     study update                 the newest version
     study update --to v0.3.0     a tag, a branch or a commit of the template
     study update --discard       the same, and loses your changes to the harness

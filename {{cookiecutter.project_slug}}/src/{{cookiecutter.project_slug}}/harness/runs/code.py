@@ -52,19 +52,19 @@ class Module:
     imports: tuple[str, ...]  # absolute, with dots
 
 
-def code_of(root: Path, config: Mapping[str, Any], start: str = "run.py") -> dict[str, str]:
+def code_of(root: Path, values: Mapping[str, Any], start: str = "run.py") -> dict[str, str]:
     """The digest of each file that can change a number, by its name relative to the study.
 
     Args:
         root: The study's folder, or one in which another state of it was restored.
-        config: A resolved configuration: each `_target_` in it counts.
+        values: A resolved configuration: each `_target_` in it counts.
         start: The program; what it imports counts too.
 
     Raises:
         StudyError: a file cannot be parsed.
     """
     digests = {start: (program := read_module(root / start, "__main__")).digest}
-    waiting = [*program.imports, *targets_in(config)]
+    waiting = [*program.imports, *targets_in(values)]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -80,13 +80,13 @@ def code_of(root: Path, config: Mapping[str, Any], start: str = "run.py") -> dic
     return dict(sorted(digests.items()))
 
 
-def code_in_use(root: Path, config: Mapping[str, Any]) -> dict[str, str]:
+def code_in_use(root: Path, values: Mapping[str, Any]) -> dict[str, str]:
     """The code that this process runs: a later job of a sweep has what the first one imported.
 
     Raises:
         StudyError: a file has changed since this process began that it has yet to import.
     """
-    now, source = code_of(root, config), hash_source(root)
+    now, source = code_of(root, values), hash_source(root)
     first_source, first_code = _first_seen.setdefault(root, (source, {}))
     for name in now:
         if first_source.get(name, source.get(name)) == source.get(name):
@@ -124,10 +124,10 @@ def hash_source(root: Path) -> dict[str, str]:
         return hash_files(root, paths)
 
 
-def called_by(config: Mapping[str, Any]) -> dict[str, Any]:
+def called_by(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without what a run does not call: prepared data are known by their hash."""
-    data = {key: value for key, value in config.get("data", {}).items() if key != "prepare"}
-    return {**config, "data": data}
+    data = {key: value for key, value in values.get("data", {}).items() if key != "prepare"}
+    return {**values, "data": data}
 
 
 def targets_in(node: Any) -> Iterator[str]:
@@ -199,9 +199,9 @@ def _library_elsewhere(package: str) -> Path | None:
     return None if is_versioned else folder.parent
 
 
-def versions_of_targets(config: Mapping[str, Any]) -> dict[str, str]:
+def versions_of_targets(values: Mapping[str, Any]) -> dict[str, str]:
     """The version of each installed package that a `_target_` names, besides torch."""
-    packages = {name.partition(".")[0] for name in targets_in(config)} - {PACKAGE, "torch"}
+    packages = {name.partition(".")[0] for name in targets_in(values)} - {PACKAGE, "torch"}
     owners = metadata.packages_distributions() if packages else {}
     names = {name for package in packages for name in owners.get(package, ())}
     return {name: metadata.version(name) for name in sorted(names)}
@@ -274,8 +274,8 @@ def _is_docstring(node: Any) -> bool:
 def is_same_code(study: Path, record: Mapping[str, Any]) -> bool:
     """Whether a folder contains the code of a record, as far as it can change a number."""
     if record["code"]:
-        config = called_by(record["config"])
-        return bool({**code_of(study, config), **versions_of_targets(config)} == record["code"])
+        values = called_by(record["config"])
+        return bool({**code_of(study, values), **versions_of_targets(values)} == record["code"])
     known = record["source"]  # of an earlier version: every byte of run.py and src/
     now = hash_source(study)
     here = {name: value for name, value in now.items() if not name.startswith("stages/")}

@@ -46,9 +46,9 @@ def find_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change
 
     Config first, then code, data, other files that were read, environment, hardware.
     """
-    config = _config_drift(before, now)
-    keys = {change.key for change in config}
-    found = [*config, *_mapping_drift("code", *_code_of(before, now))]
+    of_config = _config_drift(before, now)
+    keys = {change.key for change in of_config}
+    found = [*of_config, *_mapping_drift("code", *_code_of(before, now))]
     for key in ("data", "inputs"):
         if key == "data" or (key in before and key in now):
             found += _mapping_drift("data", before.get(key) or {}, now.get(key) or {})
@@ -86,9 +86,9 @@ def _config_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cha
     return [Change("config", key, *(_word(side, key) for side in (old, new))) for key in differing]
 
 
-def _word(config: Mapping[str, Any], key: str) -> Any:
+def _word(values: Mapping[str, Any], key: str) -> Any:
     """A value of a configuration as text; None if the key is missing."""
-    return str(config[key]) if key in config else None
+    return str(values[key]) if key in values else None
 
 
 def _code_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -27,22 +27,22 @@ KEYS = ("code", "data", "lock", "python", "torch", "device")
 
 
 def identify(
-    root: Path, config: Mapping[str, Any], data: Mapping[str, str], device: str
+    root: Path, values: Mapping[str, Any], data: Mapping[str, str], device: str
 ) -> dict[str, Any]:
     """The identity of a run that is about to start.
 
     Args:
         root: The study's folder.
-        config: The resolved configuration, as plain values.
+        values: The resolved configuration, as plain values.
         data: The hash of each prepared file.
         device: Its kind: `cpu`, `cuda` or `mps`.
 
     Raises:
         StudyError: code has changed since this process began that it has yet to import.
     """
-    called = called_by(config)
+    called = called_by(values)
     return {
-        "config": flatten(config),
+        "config": flatten(values),
         "code": {**code_in_use(root, called), **versions_of_targets(called)},
         "data": dict(data),
         "lock": hash_file(root / "requirements.lock"),
@@ -57,10 +57,10 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Each value of a configuration that can change a number, by its key with dots."""
     flat: dict[str, Any] = {}
-    for key, value in config.items():
+    for key, value in values.items():
         name = f"{prefix}{key}"
         if name in WITHOUT_EFFECT:
             continue
@@ -73,5 +73,5 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity_in(record: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run that has been recorded."""
-    config = flatten(record.get("config") or {})
-    return {"config": config, **{key: record.get(key) for key in KEYS}}
+    values = flatten(record.get("config") or {})
+    return {"config": values, **{key: record.get(key) for key in KEYS}}

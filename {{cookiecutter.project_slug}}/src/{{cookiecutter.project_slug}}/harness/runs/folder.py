@@ -32,7 +32,7 @@ DEVICES = ("cuda", "mps", "cpu")
 def claim(
     root: Path,
     identity: Mapping[str, Any],
-    config: Mapping[str, Any],
+    values: Mapping[str, Any],
     overrides: Sequence[str],
     *,
     resume: Path | None = None,
@@ -42,7 +42,7 @@ def claim(
     Args:
         root: The study's folder.
         identity: What the run is known by.
-        config: `run_dir`, `force`, `replace` and `device` of the resolved configuration count.
+        values: `run_dir`, `force`, `replace` and `device` of the resolved configuration count.
         overrides: The command line, for the name of a new folder.
         resume: The folder to resume in, whatever its fingerprint.
 
@@ -52,7 +52,7 @@ def claim(
     Raises:
         StudyError: the folder contains something that would be lost, or cannot be made.
     """
-    folder, lock = _acquire(root, identity, config, overrides, resume)
+    folder, lock = _acquire(root, identity, values, overrides, resume)
     try:
         yield folder
     finally:
@@ -64,7 +64,7 @@ def claim(
 def _acquire(
     root: Path,
     identity: Mapping[str, Any],
-    config: Mapping[str, Any],
+    values: Mapping[str, Any],
     overrides: Sequence[str],
     resume: Path | None,
 ) -> tuple[Path, FileLock]:
@@ -74,7 +74,7 @@ def _acquire(
         try:
             RUNS.mkdir(exist_ok=True)
             with _lock(RUNS):  # for a moment: whoever comes first decides for both
-                folder = resume or _choose(root, identity, config, overrides)
+                folder = resume or _choose(root, identity, values, overrides)
                 lock = _lock(folder)
                 lock.acquire(timeout=0)
                 if not (
@@ -184,27 +184,27 @@ def _inputs_are_unchanged(root: Path, folder: Path) -> bool:
 
 
 def _choose(
-    root: Path, identity: Mapping[str, Any], config: Mapping[str, Any], overrides: Sequence[str]
+    root: Path, identity: Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]
 ) -> Path:
     """The folder for a run: one that contains it already, or a new one."""
-    named = Path(config["run_dir"]) if config["run_dir"] else None
-    known = [] if config["force"] else _find_on_any_device(root, identity, config, named)
+    named = Path(values["run_dir"]) if values["run_dir"] else None
+    known = [] if values["force"] else _find_on_any_device(root, identity, values, named)
     if named is None:
         return known[0] if known else _new_folder(overrides)
     if known and (known[0] == named or is_alive(known[0])):
         return known[0]
-    _make_room(named, replace=config["replace"] or config["force"] or named in known)
+    _make_room(named, replace=values["replace"] or values["force"] or named in known)
     if known:
         _copy(known[0], named)
     return named
 
 
 def _find_on_any_device(
-    root: Path, identity: Mapping[str, Any], config: Mapping[str, Any], named: Path | None
+    root: Path, identity: Mapping[str, Any], values: Mapping[str, Any], named: Path | None
 ) -> list[Path]:
     """The folders of a run; with device=auto also those of another kind of device."""
     known = find(root, fingerprint(identity), named)
-    if known or config["device"] != "auto":
+    if known or values["device"] != "auto":
         return known
     devices = [device for device in DEVICES if device != identity["device"]]
     others = [fingerprint({**identity, "device": device}) for device in devices]

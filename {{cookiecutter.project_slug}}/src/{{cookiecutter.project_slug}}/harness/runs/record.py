@@ -288,7 +288,7 @@ WRITTEN = ("checkpoint-*.pt", "run.log", "history.csv")  # while a run lasts
 
 def describe(run: Run) -> dict[str, Any]:
     """What goes into a run, as far as a machine can tell. Writes changes.patch if there are any."""
-    root, config = run.root, run.config
+    root, values = run.root, run.values
     source = source_in_use(root)
     if root not in _git_at_first or source == hash_source(root):
         _git_at_first[root] = describe_git(root)
@@ -299,11 +299,11 @@ def describe(run: Run) -> dict[str, Any]:
         "version": VERSION,
         "fingerprint": fingerprint(run.identity),
         "name": name_from(run.overrides),
-        **{key: config.get(key) for key in ("description", "note", "group", "rerun_of")},
+        **{key: values.get(key) for key in ("description", "note", "group", "rerun_of")},
         "command": shlex.join(["python", "run.py", *run.overrides]),
         "overrides": list(run.overrides),
-        "seed": config["seed"],
-        "config": config,
+        "seed": values["seed"],
+        "config": values,
         "git": git,
         **{key: run.identity[key] for key in KEYS},
         "source": source,

@@ -16,7 +16,7 @@ class Run:
         root: The study's folder.
         folder: The run's own, which no other process works in.
         identity: What the run is known by: see `fingerprint.identify`.
-        config: The resolved configuration, as plain values.
+        values: The resolved configuration, as plain values.
         overrides: The command line after `python run.py`.
         finished_metrics: Its numbers, by split and name, if it is finished already.
     """
@@ -24,6 +24,6 @@ class Run:
     root: Path
     folder: Path
     identity: Mapping[str, Any]
-    config: Mapping[str, Any]
+    values: Mapping[str, Any]
     overrides: Sequence[str]
     finished_metrics: Metrics | None = None
