@@ -286,6 +286,7 @@ NO_STAGE = f"{ONE_MODEL} and not test_pipeline"
         (measure_otherwise, ONE_MODEL),
         (start_afresh, ONE_MODEL),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_the_tests_of_a_study_raise_no_false_alarm(
     adapt: Callable[[Study], None], chosen: str, study: Study, warm: Warm, tmp_path: Path
