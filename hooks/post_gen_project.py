@@ -70,7 +70,7 @@ def find_template(answers: dict[str, Any]) -> tuple[str, str]:
         if git(*at, "status", "--porcelain").stdout:
             print("The template has uncommitted changes; .cruft.json names the commit before them.")
     else:
-        origin = git(*at, "remote", "get-url", "origin").stdout.strip()
+        origin = git(*at, "config", "remote.origin.url").stdout.strip()
         address = re.sub(r"^(https?://)[^/@]*@", r"\1", origin)  # no password
     return address, git(*at, "rev-parse", "HEAD").stdout.strip()
 

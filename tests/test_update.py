@@ -304,6 +304,36 @@ def test_a_template_given_by_a_relative_path_is_recorded_by_its_absolute_one(own
     assert record["commit"] == git(template, "rev-parse", "HEAD").strip()
 
 
+def test_an_abbreviated_address_is_recorded_in_full(owned, tmp_path):
+    template = template_of(owned)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"abbreviations:\n  lab: file://{template.parent}/{{0}}.git\n")
+    words = (
+        "cookiecutter",
+        "--config-file",
+        settings,
+        "--no-input",
+        "-o",
+        tmp_path,
+        "lab:template",
+    )
+    subprocess.run([sys.executable, "-m", *words], check=True)
+    record = json.loads((tmp_path / "my_study" / ".cruft.json").read_text())
+    assert record["template"] == f"file://{template}"
+
+
+def test_a_password_in_an_address_is_not_recorded(owned, tmp_path, home):
+    template = template_of(owned)
+    address = "https://jane:secret@example.org/template.git"
+    with (home / ".gitconfig").open("a") as config:
+        config.write(f'[url "file://{template}"]\n\tinsteadOf = {address}\n')
+    words = ("cookiecutter", "--no-input", "-o", tmp_path, address)
+    subprocess.run([sys.executable, "-m", *words], check=True)
+    record = json.loads((tmp_path / "my_study" / ".cruft.json").read_text())
+    assert record["template"] == "https://example.org/template.git"
+    assert "secret" not in json.dumps(record)
+
+
 def test_a_template_without_a_repository_costs_one_line_and_not_the_study(owned, tmp_path):
     template = tmp_path / "template"
     shutil.copytree(template_of(owned), template, ignore=shutil.ignore_patterns(".git"))
