@@ -19,7 +19,7 @@ STUDY := build/my_study
 
 study: .venv/bin/cookiecutter  ## a study in build/, its environment, its results
 	rm -rf $(STUDY)
-	.venv/bin/cookiecutter --no-input --output-dir build $(CURDIR)
+	.venv/bin/cookiecutter --no-input --output-dir build "$(CURDIR)"
 	$(MAKE) -C $(STUDY) repro
 	cat $(STUDY)/results/table.md
 
