@@ -14,7 +14,7 @@ from typing import Any
 
 from ..configuration.composing import compose, to_values, to_yaml
 from ..files import write_atomically
-from ..runs.code import called_by, code_of, versions_of_targets
+from ..runs.code import called_by, code_of
 from ..runs.fingerprint import flatten
 from ..study import ROOT
 
@@ -44,12 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _inputs_of_run(experiment: str) -> dict[str, Any]:
     values = to_values(compose([f"experiment={experiment}"]))
-    called = called_by(values)
-    code = {**code_of(ROOT, called), **versions_of_targets(called)}
-    return {"config": flatten(values), "code": code}
+    return {"config": flatten(values), "code": code_of(ROOT, called_by(values))}
 
 
 def _inputs_of_prepare() -> dict[str, Any]:
     parameters = to_values(compose().data.prepare)
     code = code_of(ROOT, parameters, start="stages/prepare.py")
-    return {"parameters": parameters, "code": {**code, **versions_of_targets(parameters)}}
+    return {"parameters": parameters, "code": code}

@@ -58,11 +58,6 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
     return keys_of(OmegaConf.to_container(compose(options)))
 
 
-def chosen(group: str) -> str:
-    """Which file of a group this run is configured by, as one would type it."""
-    return f"{group}={HydraConfig.get().runtime.choices.get(group)}"
-
-
 def typed_overrides() -> list[str]:
     """What was typed after `python run.py`, or its equivalent in this job of a sweep."""
     return list(HydraConfig.get().overrides.task)

@@ -55,6 +55,8 @@ class Module:
 def code_of(root: Path, values: Mapping[str, Any], start: str = "run.py") -> dict[str, str]:
     """The digest of each file that can change a number, by its name relative to the study.
 
+    Of each other package that a `_target_` names, torch aside, it is the version.
+
     Args:
         root: The study's folder, or one in which another state of it was restored.
         values: A resolved configuration: each `_target_` in it counts.
@@ -77,7 +79,7 @@ def code_of(root: Path, values: Mapping[str, Any], start: str = "run.py") -> dic
             found = read_module(path, module)
             digests[_shown(root, path, module)] = found.digest
             waiting += found.imports
-    return dict(sorted(digests.items()))
+    return {**dict(sorted(digests.items())), **_versions_of_targets(values)}
 
 
 def code_in_use(root: Path, values: Mapping[str, Any]) -> dict[str, str]:
@@ -199,7 +201,7 @@ def _library_elsewhere(package: str) -> Path | None:
     return None if is_versioned else folder.parent
 
 
-def versions_of_targets(values: Mapping[str, Any]) -> dict[str, str]:
+def _versions_of_targets(values: Mapping[str, Any]) -> dict[str, str]:
     """The version of each installed package that a `_target_` names, besides torch."""
     packages = {name.partition(".")[0] for name in targets_in(values)} - {PACKAGE, "torch"}
     owners = metadata.packages_distributions() if packages else {}
@@ -274,8 +276,7 @@ def _is_docstring(node: Any) -> bool:
 def is_same_code(study: Path, record: Mapping[str, Any]) -> bool:
     """Whether a folder contains the code of a record, as far as it can change a number."""
     if record["code"]:
-        values = called_by(record["config"])
-        return bool({**code_of(study, values), **versions_of_targets(values)} == record["code"])
+        return bool(code_of(study, called_by(record["config"])) == record["code"])
     known = record["source"]  # of an earlier version: every byte of run.py and src/
     now = hash_source(study)
     here = {name: value for name, value in now.items() if not name.startswith("stages/")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import hash_file
-from .code import called_by, code_in_use, versions_of_targets
+from .code import called_by, code_in_use
 
 # Keys of the configuration that cannot change a number: where a run writes, and descriptions.
 WITHOUT_EFFECT = (
@@ -40,10 +40,9 @@ def identify(
     Raises:
         StudyError: code has changed since this process began that it has yet to import.
     """
-    called = called_by(values)
     return {
         "config": flatten(values),
-        "code": {**code_in_use(root, called), **versions_of_targets(called)},
+        "code": code_in_use(root, called_by(values)),
         "data": dict(data),
         "lock": hash_file(root / "requirements.lock"),
         "python": platform.python_version(),
