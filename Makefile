@@ -28,13 +28,17 @@ test: .venv/bin/cookiecutter  ## by JOBS processes; TESTS="tests/test_kit.py" ru
 
 lint: .venv/bin/cookiecutter
 	$(PY) -m black --check .
-	$(PY) -m pylint hooks tests benchmarks
+	$(PY) -m pylint study_answers.py hooks tests benchmarks
 	$(PY) -m mypy
 
 bench: .venv/bin/cookiecutter  ## ratios, each measured in one run on the same work
 	test -d $(STUDY)/data/prepared || $(MAKE) study
 	$(STUDY)/.venv/bin/python benchmarks/throughput.py
 	$(STUDY)/.venv/bin/python benchmarks/records.py
+	rm -rf build/text && .venv/bin/cookiecutter --no-input --output-dir build/text "$(CURDIR)" data=text
+	cd build/text/my_study && export PYTHONPATH=src && $(CURDIR)/$(STUDY)/.venv/bin/python stages/prepare.py data=words \
+		&& $(CURDIR)/$(STUDY)/.venv/bin/python $(CURDIR)/benchmarks/padding.py
+	$(STUDY)/.venv/bin/python benchmarks/larger_than_memory.py
 	$(PY) benchmarks/commands.py
 
 kit-noise:  ## every check of a study's model test kit on models that are right, 30 seeds each: none may fail

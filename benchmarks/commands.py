@@ -33,7 +33,7 @@ def main() -> None:
         ["python", "run.py", "--help"],
         ["python", "run.py", "--cfg", "job"],
         ["study", "--help"],
-        ["study", "compose", "--experiments", "linear", "mlp", "cnn"],
+        ["study", "compose", "experiments", "--experiments", "linear", "mlp", "cnn"],
         ["dvc", "repro"],
     ):
         print(f"{cpu_seconds(BIN / command[0], *command[1:]):6.2f} s  {' '.join(command)}")

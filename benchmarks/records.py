@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from my_study.harness import files
 from my_study.harness.configuration.building import build_trainer
 from my_study.harness.configuration.composing import compose, to_values
 from my_study.harness.runs import code, fingerprint, folder
-from my_study.harness.runs.record import RESULTS, VERSION, Record
+from my_study.harness.runs.record import RESULTS, VERSION, Record, write_record
 from my_study.harness.runs.run import Run
 from my_study.harness.study import ROOT
 from my_study.harness.training.determinism import set_determinism
@@ -45,8 +44,8 @@ def measure_record() -> None:
     def record() -> None:
         with tempfile.TemporaryDirectory() as name:
             path = Path(name)
-            begun = {"version": VERSION, "status": "running"}
-            (path / "record.json").write_bytes(files.to_json(begun))
+            head = {"version": VERSION, "fingerprint": fingerprint.fingerprint(identity)}
+            write_record(path, {**head, "status": "running"})
             with Record(Run(ROOT, path, identity, values, [], None)) as made:
                 for result in RESULTS:
                     (path / result).touch()
@@ -76,7 +75,7 @@ def measure_finding(values: Mapping[str, Any]) -> None:
             path = Path(name, str(number))
             path.mkdir()
             begun = {"version": VERSION, "fingerprint": f"{number:064}", "config": values}
-            (path / "record.json").write_bytes(files.to_json(begun))
+            write_record(path, begun)
         folder.RUNS = Path(name)
         found = milliseconds(lambda: folder.find(ROOT, "x"))
         print(f"{found:8.1f} ms   finding it in {NUM_RUNS} runs")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 NUM_TURNS = 7
 CPU = torch.device("cpu")
-FOLDER = Path(__file__).parent.parent / "build" / "my_study" / "data" / "prepared"
+FOLDER = Path(__file__).parent.parent / "build" / "my_study" / "data" / "prepared" / "digits"
 
 
 def load(name: str) -> dict[str, torch.Tensor]:

@@ -9,12 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 SLUG = "{{ cookiecutter.project_slug }}"
-LICENSE = "{{ cookiecutter.license }}"
 # JSON in a raw string: whatever an answer holds, its quotes are escaped, and it stays data.
 ANSWERS = r"""{{ cookiecutter.items() | list | tojson }}"""  # pairs, because tojson sorts keys
+RECORD = Path(".cruft.json")
+STARTERS = Path("starters")  # a folder for each kind of data, of which the study keeps one
 MESSAGE = "Begin the study"
 NEXT = f"""\
 Next:
@@ -28,6 +29,14 @@ SETTINGS = f"""
 """.split()
 # A git hook that calls cookiecutter sets these, and they mean another repository.
 ELSEWHERE = "GIT_COMMON_DIR GIT_DIR GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_WORK_TREE".split()
+
+
+def say(text: str, stream: TextIO = sys.stdout) -> None:
+    """Prints; nobody there to read it must not cost the study, which cookiecutter would delete."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -68,7 +77,7 @@ def find_template(answers: dict[str, Any]) -> tuple[str, str]:
     if Path(typed_in, answers["_template"]).is_dir():
         address = str(folder.resolve())  # no other address is known
         if git(*at, "status", "--porcelain").stdout:
-            print("The template has uncommitted changes; .cruft.json names the commit before them.")
+            say("The template has uncommitted changes; .cruft.json names the commit before them.")
     else:
         origin = git(*at, "config", "remote.origin.url").stdout.strip()
         address = re.sub(r"^(https?://)[^/@]*@", r"\1", origin)  # no password
@@ -88,7 +97,7 @@ def record_template(answers: dict[str, Any]) -> None:
         "directory": None,
     }
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
-    Path(".cruft.json").write_text(text, encoding="utf-8", newline="\n")
+    RECORD.write_text(text, encoding="utf-8", newline="\n")
 
 
 def ignores(repository: Path, folder: Path) -> bool:
@@ -116,6 +125,16 @@ def commit_all() -> str:
     return ""
 
 
+def take_starter(name: str) -> None:
+    """Puts the files of the chosen starter into the study; a file that is there is its owner's."""
+    for path in sorted(STARTERS.joinpath(name).rglob("*")):
+        place = path.relative_to(STARTERS / name)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+    shutil.rmtree(STARTERS)
+
+
 def attempt(what: str, step: Callable[..., str | None], *arguments: object) -> None:
     """Takes a step; what the machine lacks costs a line on the screen, never the study."""
     try:
@@ -125,20 +144,22 @@ def attempt(what: str, step: Callable[..., str | None], *arguments: object) -> N
     except OSError as error:
         reason = str(error)
     if reason:
-        print(f"No {what}: {reason}", file=sys.stderr)
+        say(f"No {what}: {reason}", sys.stderr)
 
 
 def main() -> None:
     """Finishes the study."""
     answers = dict(json.loads(ANSWERS))
-    if LICENSE == "none":
-        Path("LICENSE").unlink(missing_ok=True)
+    take_starter(answers["data"])
+    # generated empty: a full one is an owner's, which --skip-if-file-exists has left alone
+    if is_new := not (RECORD.exists() and RECORD.stat().st_size):
+        RECORD.unlink(missing_ok=True)
     if is_compared(answers):
         return
-    if shutil.which("git"):
+    if is_new and shutil.which("git"):
         attempt("record of the template, for updates", record_template, answers)
     attempt("first commit", commit_all)
-    print(NEXT)
+    say(NEXT)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Refuses an answer that would break the study, before anything of the study is written."""
+"""Refuses an answer that would break the study, before anything of the study is written.
+
+`study_answers.py` does so when an answer is given; here come those of `cookiecutter --replay`.
+"""
 
 import json
 import keyword
@@ -33,21 +36,35 @@ DEPENDENCIES = """
     antlr4_python3_runtime appdirs ast_serialize astroid asyncssh atpublic attr attrs billiard black
     blackd blib2to3 celery certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins
     click_repl cloudpickle colorama configobj contourpy cryptography cuda cuda_bindings
-    cuda_pathfinder cuda_toolkit cycler dateutil dictdiffer dill diskcache distlib distro dotenv
-    dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task editables
-    entrypoints execnet filelock flatten_dict flufl flufl_lock fonttools frozenlist fsspec functorch
-    funcy git gitdb gitpython grandalf grimp gto hatchling hydra hydra_core hydra_joblib_launcher
-    hydra_plugins identify idna import_linter importlinter iniconfig isort isympy
-    iterative_telemetry jinja2 joblib kiwisolver kombu librt markdown_it markdown_it_py markupsafe
-    matplotlib mccabe mdurl mpl_toolkits mpmath multidict mypy mypy_extensions mypyc networkx
-    nodeenv numpy nvidia omegaconf orjson packaging pathspec pil pillow pip pkg_resources
-    platformdirs pluggy pre_commit prompt_toolkit propcache psutil public py pycparser pydantic
-    pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie pylab pylint
-    pyparsing pytest pytest_xdist python_dateutil python_discovery python_dotenv pytokens pyyaml
-    requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools shortuuid shtab smmap sqltrie
-    sympy tabulate tomlkit torch torchgen tqdm triton trove_classifiers typing_extensions
-    typing_inspection tzdata tzlocal urllib3 uv validate vine virtualenv voluptuous wcwidth wheel
-    xdist yaml yarl zc zc_lockfile
+    cuda_pathfinder cuda_toolkit cycler dateutil detect_secrets dictdiffer dill diskcache distlib
+    distro dotenv dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client
+    dvc_task editables entrypoints execnet filelock flatten_dict flufl flufl_lock fonttools
+    frozenlist fsspec functorch funcy git gitdb gitpython grandalf grimp gto hatchling hydra
+    hydra_core hydra_joblib_launcher hydra_plugins identify idna import_linter importlinter
+    iniconfig isort isympy iterative_telemetry jinja2 joblib kiwisolver kombu librt markdown_it
+    markdown_it_py markupsafe matplotlib mccabe mdurl mpl_toolkits mpmath multidict mypy
+    mypy_extensions mypyc networkx nodeenv numpy nvidia omegaconf orjson packaging pathspec pil
+    pillow pip pkg_resources platformdirs pluggy pre_commit prompt_toolkit propcache psutil public
+    py pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments
+    pygtrie pylab pylint pyparsing pytest pytest_xdist python_dateutil python_discovery
+    python_dotenv pytokens pyyaml requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools
+    shortuuid shtab smmap sqltrie sympy tabulate tomlkit torch torchgen tqdm triton
+    trove_classifiers typing_extensions typing_inspection tzdata tzlocal urllib3 uv validate vine
+    virtualenv voluptuous wcwidth wheel xdist yaml yarl zc zc_lockfile
+""".split()
+# What studies import sooner or later: on the day that they do, a study of that name would hide it.
+LIKELY = """
+    accelerate aim albumentations altair anthropic apex arviz bitsandbytes bokeh captum catboost
+    comet_ml cupy cv2 dask datasets deepspeed dgl diffusers duckdb einops equinox evaluate faiss
+    fastai flash_attn flax gensim gradio gym gymnasium h5py haiku huggingface_hub ignite imageio
+    imblearn ipykernel ipython ipywidgets jax jaxlib jaxtyping jupyter jupyterlab keras kornia
+    langchain librosa lightgbm lightning lime lmdb marimo ml_collections mlflow monai neptune nibabel
+    nltk notebook numba onnx onnxruntime openai opencv_python optax optuna pandas papermill peft
+    plotly polars pyarrow pydicom pymc pyro pytorch_lightning rasterio ray rdkit sacred safetensors
+    scikit_image scikit_learn seaborn sentence_transformers sentencepiece shap skimage sklearn skorch
+    soundfile spacy statsmodels streamlit tables tensorboard tensorboardx tensordict tensorflow tiktoken
+    timm tokenizers torch_geometric torchao torchaudio torchdata torchmetrics torchrl torchtext
+    torchvision transformers trl umap vllm wandb webdataset xarray xformers xgboost zarr
 """.split()
 # Files and folders of the study and of its tools; a script there would import itself.
 STUDY = """
@@ -57,15 +74,22 @@ STUDY = """
     test_environment test_metrics test_models test_pipeline test_records test_reproduce test_run
     test_training tests venv
 """.split()
-# What Python takes for itself on one of 3.11 to 3.13 only, or without listing it.
+# What Python takes for itself on one of 3.11 to 3.15 only, or without listing it.
 UNLISTED_PYTHON = """
-    aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
-    nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib test type uu xdrlib
+    aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils imghdr
+    imp lazy lib2to3 mailcap msilib nis nntplib ossaudiodev pipes profiling smtpd sndhdr spwd sunau
+    telnetlib test type uu xdrlib
 """.split()
+DEVICES = [
+    *"aux con nul prn".split(),
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
+]
 RESERVED = {
     "is a keyword of Python": [*keyword.kwlist, *keyword.softkwlist],
     "is a name that Python itself uses": [*sys.stdlib_module_names, *UNLISTED_PYTHON],
     "is a package that the study uses": DEPENDENCIES,
+    "is a package that the study may come to use": LIKELY,
+    "is a device on Windows, and no folder": DEVICES,
     "is a file or a folder of the study": STUDY,
     "is the study's console command": ["study"],
     "is no name in YAML but a value": "false inf n nan no none null off on true y yes".split(),
@@ -108,14 +132,18 @@ def valid_text(key: str, answer: str) -> str:
     return " ".join(re.sub(unfit, " ", answer).split()) or EXAMPLES[key]
 
 
+def valid(key: str, answer: str) -> str:
+    """Returns the valid answer that comes nearest to the one given."""
+    return valid_slug(answer) if key == "project_slug" else valid_text(key, answer)
+
+
 def complaint(answers: dict[str, str]) -> str:
     """Returns one line about the first answer that will not do, or nothing."""
     for key, answer in answers.items():
         slug = key == "project_slug"
         fault = fault_of_slug(answer) if slug else fault_of_text(key, answer)
         if fault:
-            better = valid_slug(answer) if slug else valid_text(key, answer)
-            return f"{key} {answer!r} {fault}; this would do: {better}"
+            return f"{key} {answer!r} {fault}; this would do: {valid(key, answer)}"
     return ""
 
 

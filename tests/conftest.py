@@ -207,6 +207,22 @@ def _study(baked: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(make_once(tmp_path_factory, "study", make) / "my_study")
 
 
+@pytest.fixture(name="study_of", scope="session")
+def _study_of(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Study]:
+    """A study of a kind of data, with the environment of the first: all have the same lock."""
+
+    def find(kind: str) -> Study:
+        def make(folder: Path) -> None:
+            generate(folder, data=kind)
+            (folder / "my_study" / ".venv").symlink_to(study.folder / ".venv")
+
+        if kind == "pictures":
+            return study
+        return Study(make_once(tmp_path_factory, f"study-{kind}", make) / "my_study")
+
+    return find
+
+
 def install(study: Study) -> None:
     """The environment of a study, as its user makes it."""
     study.call("make", "env", f"PYTHON={sys.executable}")
@@ -224,19 +240,27 @@ def _reproduced(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study
     return Study(make_once(tmp_path_factory, "reproduced", make) / "my_study")
 
 
+RAW = "data/raw/digits/digits.csv"
+
+
+def take_fixture(study: Study) -> None:
+    """The few rows of the fixture take the place of the raw data."""
+    shutil.copyfile(study.folder / "tests" / "fixtures" / "digits.csv", study.folder / RAW)
+    (study.folder / f"{RAW}.gz").unlink()
+    study.edit("conf/data/digits.yaml", f"{RAW}.gz", RAW)
+
+
 @pytest.fixture(name="small", scope="session")
 def _small(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study on its tiny table: one experiment, one seed, two epochs; committed."""
 
     def make(folder: Path) -> None:
         small = study.copy(folder / "my_study")
-        tiny = "tests/fixtures/tiny.csv"
-        small.edit("conf/data/digits.yaml", "data/raw/digits.csv.gz", tiny)
+        take_fixture(small)
         small.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 2")
-        small.edit("dvc.yaml", "data/raw/digits.csv.gz", tiny)
         small.edit("dvc.yaml", r"experiments: \[.*\]", "experiments: [linear]")
         small.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
-        small.call("python", "stages/prepare.py")
+        small.call("python", "stages/prepare.py", "data=digits")
         small.commit()
 
     return Study(make_once(tmp_path_factory, "small", make) / "my_study")

@@ -17,6 +17,7 @@ import pytest
 
 Bake = Callable[..., Any]
 LOCKED = ["pyproject.toml", "requirements.lock"]
+UV = "$(grep -o '^uv==[0-9.]*' requirements.lock)"
 
 
 @pytest.fixture(name="study")
@@ -148,8 +149,7 @@ def test_a_commit_that_changes_nothing_else_builds_no_layer_again(study: Path) -
 
 def test_only_the_runtime_dependencies_and_the_study_itself_are_installed(study: Path) -> None:
     tools, dependencies, itself = [words for words in commands(study) if "install" in words]
-    assert [word for word in tools if "==" in word] == [tools[-1]]
-    assert tools[:2] == ["pip", "install"] and tools[-1].startswith("uv==")
+    assert tools == ["pip", "install", "--no-cache-dir", UV]
     options = dict(zip(dependencies, dependencies[1:]))
     assert options["--requirements"] == "pyproject.toml"
     assert not re.search("--(group|extra|all-extras|only|editable)", " ".join(dependencies))
@@ -184,8 +184,29 @@ def test_the_bases_that_comments_name_are_of_the_same_python(study: Path) -> Non
 def test_uv_and_what_builds_the_study_are_of_exact_versions(study: Path) -> None:
     (backend,) = project(study)["build-system"]["requires"]
     assert re.fullmatch(r"[\w-]+==\d[\d.]+", backend)
-    (pin,) = re.findall(r"\buv==(\S+)", " ".join(arguments(study, "RUN")))
-    assert re.fullmatch(r"\d[\d.]+", pin)
+    printed = subprocess.check_output(["sh", "-c", f"echo {UV}"], cwd=study, text=True)
+    assert printed == f"uv=={locked(study)['uv']}\n"
+
+
+@pytest.mark.parametrize("on_path", ["the same", "0.1.2", None])
+def test_make_env_takes_the_uv_of_the_image_and_no_other(
+    on_path: str | None, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = locked(study)["uv"]
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "sed", "touch"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    if on_path:
+        said = version if on_path == "the same" else on_path
+        (programs / "uv").write_text(f"#!/bin/sh\necho 'uv {said} (of a machine)'\n")
+        (programs / "uv").chmod(0o755)
+    command = [str(shutil.which("make")), "--dry-run", "env"]
+    monkeypatch.setenv("PATH", str(programs))
+    printed = subprocess.check_output(command, cwd=study, text=True)
+    uv = "uv" if on_path == "the same" else ".venv/bin/uv"
+    assert f"\ntest {uv} = uv || .venv/bin/python -m pip install --quiet uv=={version}\n" in printed
+    assert f"\n{uv} pip install --python .venv/bin/python " in printed
 
 
 def test_the_lock_rules_what_is_installed_and_what_that_is_built_with(study: Path) -> None:
@@ -273,11 +294,11 @@ def test_nothing_is_sent_that_is_not_copied(study: Path) -> None:
 def test_nothing_is_sent_that_git_ignores_or_that_is_data_or_a_test(study: Path) -> None:
     made = litter(study)
     (study / "src" / ".DS_Store").write_text("litter\n")
-    (study / "data" / "prepared").mkdir()
+    (study / "data" / "prepared").mkdir(exist_ok=True)
     (study / "data" / "prepared" / "manifest.json").write_text("{}\n")
     assert len(made) > 5
     assert context(study) <= tracked(study)
-    for name in context(study) - {"tests/fixtures/tiny.csv"}:  # the rows that preflight checks on
+    for name in context(study) - {"tests/fixtures/digits.csv"}:  # the rows that preflight checks on
         assert name.split("/")[0] not in ("data", "runs", "results", "tests", ".git", ".dvc"), name
 
 

@@ -12,13 +12,19 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
+from cookiecutter.generate import generate_context
+from cookiecutter.prompt import prompt_for_config
 from cookiecutter.utils import create_env_with_context
+from markdown_it import MarkdownIt
+from study_answers import markdown
 
 TEMPLATE = Path(__file__).parent.parent
+STUDY = TEMPLATE / "{{cookiecutter.project_slug}}"
 HOOKS = {name: TEMPLATE / "hooks" / f"{name}_gen_project.py" for name in ("pre", "post")}
 PYTHONS = ("3.11", "3.12", "3.13")
 
@@ -53,6 +59,8 @@ BAD_SLUGS = {
     "json": "json_study",
     "test": "test_study",
     "distutils": "distutils_study",
+    "annotationlib": "annotationlib_study",  # 3.14
+    "compression": "compression_study",
     # packages that the study needs, by import and by package name
     "torch": "torch_study",
     "hydra": "hydra_study",
@@ -61,6 +69,15 @@ BAD_SLUGS = {
     "numpy": "numpy_study",
     "yaml": "yaml_study",
     "pyyaml": "pyyaml_study",
+    # packages that it may need
+    "torchvision": "torchvision_study",
+    "pandas": "pandas_study",
+    "pytorch_lightning": "pytorch_lightning_study",
+    "scikit_learn": "scikit_learn_study",
+    # devices on Windows
+    "con": "con_study",
+    "com1": "com1_study",
+    "lpt0": "lpt0_study",
     # files and folders of the study
     "tests": "tests_study",
     "conf": "conf_study",
@@ -95,6 +112,89 @@ BAD_TEXTS = [
     ("author", "Jane\udcff", "Jane"),
     ("author", " ", "Your Name"),
 ]
+# What is markup somewhere in Markdown or on GitHub, a line each.
+MARKUP = r"""
+1. x
+1) x
+12.
+1986. A great year
+3.5 gigabytes
+- x
+-
+-- x
+---
+- - -
++ x
+* x
+***
+# x
+x #
+## x ##
+C# and F#
+> x
+~~~
+~~~ python
+~~struck~~
+~one~
+= x
+===
+| a |
+a | b
+*a*
+**a**
+2 * 3 * 4
+_a_
+__init__
+a_b_c
+_*a*_
+[c](d)
+![c](d)
+[c][d]
+[c]: d
+[^1]: x
+[ ] x
+&copy;
+&#35;
+&amp;amp;
+R&D
+<b>
+<b>x</b>
+<!-- x -->
+<br/>
+<a@b.c>
+a < b > c
+<http://a.b>
+http://a.b/c_d_
+HTTPS://a.b/*c*
+ftp://a.b/~c
+www.a.b/_c_
+_www.a.b_
+a_b_@c.de
+`a`
+``a`
+```
+```python
+\
+\\
+\# x
+x\
+a\*b
+\<b>
+\&copy;
+!\[x](y)
+"a" 'b'
+:smile:
+:white_check_mark: x
+*:+1:*
+12:30:45
+http:a:
+@user
+#1
+$x$
+$$x$$
+$x_1$ and $5
+\$x\$
+""".strip().splitlines()
 AWKWARD = [
     "\"quoted\" and 'quoted'",
     '"""',
@@ -189,7 +289,8 @@ def assert_well_formed(study, *said):
 def assert_refused(result, message, output, tmp_path):
     """Asserts one line on stderr that names the answer and a valid one, and not a file written."""
     key, answer, better = message
-    assert result.exit_code != 0
+    assert result.exit_code == 1
+    assert output.out == ""
     lines = output.err.splitlines()
     assert len(lines) == 1, output.err
     assert lines[0].startswith(f"{key} {answer!r} "), lines
@@ -220,7 +321,7 @@ def test_a_line_that_would_break_toml_yaml_or_markdown_is_refused_and_leaves_not
 
 
 def test_a_slug_with_a_slash_is_refused_before_any_file_is_written(bake, capfd, tmp_path):
-    # cookiecutter makes the folders before it asks the hook, and removes the innermost one only
+    # once cookiecutter has made the folders, it would remove the innermost one only
     assert bake(project_slug="a/b").exit_code != 0
     assert capfd.readouterr().err.endswith(": a_b\n")
     assert files(tmp_path / "cookies") == []
@@ -228,10 +329,65 @@ def test_a_slug_with_a_slash_is_refused_before_any_file_is_written(bake, capfd, 
 
 def test_the_command_line_says_it_in_one_line_on_stderr_and_exits_with_1(tmp_path):
     done = cookiecutter(tmp_path, "project_slug=torch")
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "project_slug 'torch' is a package that the study uses; this would do: torch_study\n"
     )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_answer_is_refused_before_the_next_question(tmp_path):
+    command = (sys.executable, "-m", "cookiecutter", TEMPLATE)
+    done = run(*command, cwd=tmp_path, input="My Study\ntorch\n1\nWhy?\nMe\n1\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith("project_slug 'torch' ") and done.stderr.count("\n") == 1
+    assert "[2/6]" in done.stdout and "[3/6]" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(name="terminal")
+def _terminal():
+    """The two ends of a terminal: of who types, and of the program."""
+    if os.name != "posix":
+        pytest.skip("this terminal is of POSIX")
+    ends = os.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_at_a_terminal_a_bad_answer_is_asked_for_again_and_no_other_is_lost(tmp_path, terminal):
+    here, there = terminal
+    answers = "a/b\nMy Name\ntorch\nyaml\n\n3\nWhy?\n \nJane Doe\n4\n"
+    os.write(here, answers.encode())
+    command = (sys.executable, "-m", "cookiecutter", TEMPLATE)
+    done = run(*command, cwd=tmp_path, stdin=there)
+    assert done.returncode == 0, done.stderr
+    faults = "project_name 'a/b'", "project_slug 'torch'", "project_slug 'yaml'", "author ''"
+    assert len(done.stderr.splitlines()) == len(faults)
+    assert all(line.startswith(fault) for line, fault in zip(done.stderr.splitlines(), faults))
+    study = tmp_path / "yaml_study"  # what was offered
+    assert (study / "README.md").read_text("utf-8").startswith("# My Name\n\nWhy?\n")
+    project = tomllib.loads((study / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["authors"] == [{"name": "Jane Doe"}]
+
+
+def test_a_terminal_is_asked_nothing_under_no_input(tmp_path, terminal):
+    done = cookiecutter(tmp_path, "project_slug=torch", stdin=terminal[1])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_a_bad_answer_that_is_replayed_is_refused_too(tmp_path, home):
+    assert cookiecutter(tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / "my_study")
+    (replay,) = (home / ".cookiecutter_replay").iterdir()
+    replay.write_text(replay.read_text("utf-8").replace('"my_study"', '"torch"'), "utf-8")
+    done = run(sys.executable, "-m", "cookiecutter", "--replay", TEMPLATE, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("project_slug 'torch' ") and done.stderr.count("\n") == 1
+    # cookiecutter's own words, for whoever debugs a template
+    assert done.stdout.startswith("ERROR: Stopping generation because pre_gen_project hook ")
+    assert done.stdout.endswith("Hook script failed (exit status: 1)\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -290,6 +446,8 @@ def test_no_module_of_a_supported_python_can_be_a_slug(version, pythons):
         ("3D shapes", "d_shapes"),
         ("🙂", "my_study"),
         ("long name " * 40, "long_name_long_name_long_name_long_name"),
+        ("Torch", "torch_study"),
+        ("Größe", "grosse"),
     ],
 )
 def test_the_slug_offered_for_a_name_is_a_valid_one(name, slug, bake):
@@ -310,7 +468,8 @@ def test_an_awkward_description_and_author_arrive_unharmed(answer, bake, capfd):
     assert project["description"] == said.strip()
     assert project["authors"] == [{"name": said.strip()}]
     assert said.strip() in (result.project_path / "LICENSE").read_text("utf-8")
-    assert_well_formed(result.project_path, said)
+    assert_well_formed(result.project_path, said, markdown(said))
+    assert shown(result.project_path / "README.md") == ["My Study", said.strip()]
     assert not list(result.project_path.rglob("owned"))
 
 
@@ -324,8 +483,65 @@ def test_an_awkward_project_name_leaves_every_file_readable(name, bake, capfd):
     assert_well_formed(result.project_path)
 
 
+class Page(HTMLParser):
+    """Its tags, and its text between them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts = set(), []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def page(text):
+    """The head of the page that a README is shown as."""
+    render = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render
+    return Page(render(text).partition("<h2>")[0])
+
+
+def shown(path):
+    """The lines of text that a reader sees at the head of a README."""
+    return "".join(page(path.read_text("utf-8")).texts).strip("\n").split("\n")
+
+
+def readme(**answers):
+    """The README for the answers, rendered as cookiecutter does."""
+    context = generate_context(TEMPLATE / "cookiecutter.json", extra_context=answers)
+    context["cookiecutter"] = prompt_for_config(context, no_input=True)
+    source = (STUDY / "README.md").read_text("utf-8")
+    return create_env_with_context(context).from_string(source).render(**context)
+
+
+@pytest.mark.parametrize("key", ["project_name", "description"])
+def test_the_readme_shows_title_and_question_as_they_were_typed(key):
+    lines = [line for line in MARKUP if not hook("pre").fault_of_text(key, line)]
+    assert len(lines) > 50
+    for line in lines:
+        answers = {"project_name": "My Study", "description": "Why?", key: line}
+        text = readme(project_slug="my_study", **answers)
+        seen = page(text)
+        assert "".join(seen.texts) == "{project_name}\n{description}\n".format(**answers)
+        assert seen.tags <= {"h1", "p", "span"}
+        # what GitHub makes of a piece of text later: an emoji, a formula, a link
+        for piece in seen.texts:
+            assert not re.search(r":[\w+-]+:|\$.*\$", piece), text
+        assert not re.search(r"(?i)(https?|ftp)://|www\.", text.partition("##")[0]), text
+
+
+def test_what_is_no_markup_is_not_escaped():
+    title, question = "Größe & Form: 3.5 GB", "Why (not), at 5 % or $5 - is it so?"
+    text = readme(project_name=title.replace(" &", ""), description=question)
+    assert text.startswith(f"# Größe Form: 3.5 GB\n\n{question}\n")
+
+
 def test_braces_typed_at_the_prompt_stay_braces(tmp_path):
-    answers = "\n\n{{ 1 + 1 }} {% if %}\n\n\n"
+    answers = "\n\n\n{{ 1 + 1 }} {% if %}\n\n\n"
     command = (sys.executable, "-m", "cookiecutter", TEMPLATE)
     done = run(*command, cwd=tmp_path, input=answers)
     assert done.returncode == 0, done.stderr
@@ -360,6 +576,15 @@ def test_no_licence_leaves_no_licence_file_and_no_licence_field(bake):
     assert "license" not in tomllib.loads((study / "pyproject.toml").read_text("utf-8"))["project"]
     assert git("status", "--porcelain", cwd=study) == ""
     assert "LICENSE" not in git("ls-files", cwd=study).split()
+
+
+def test_a_study_generated_over_a_folder_without_a_licence_leaves_the_licence_there(tmp_path):
+    (tmp_path / "my_study").mkdir()
+    licence = tmp_path / "my_study" / "LICENSE"
+    for options in (["-f", "-s"], ["-f"]):
+        licence.write_text("mine\n")
+        assert cookiecutter(tmp_path, *options, "license=none").returncode == 0
+        assert licence.read_text() == "mine\n"
 
 
 # The first commit
@@ -464,6 +689,19 @@ def test_a_study_generated_again_keeps_its_history(tmp_path):
     assert git("status", "--porcelain", "mine.txt", cwd=study) == "?? mine.txt"
 
 
+def test_what_is_there_is_left_alone_when_a_study_is_generated_around_it(tmp_path):
+    study = tmp_path / "my_study"
+    assert cookiecutter(tmp_path).returncode == 0
+    (study / "run.py").unlink()
+    for path in files(study):
+        path.write_bytes(b"mine\n")
+    for _ in range(2):  # in a repository, and in none
+        done = cookiecutter(tmp_path, "-f", "-s", "license=none", "author=Another")
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in files(study) if path.read_bytes() != b"mine\n"] == ["run.py"]
+        shutil.rmtree(study / ".git")
+
+
 def test_called_from_a_git_hook_the_study_still_gets_its_own_commit(bake, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
@@ -474,6 +712,16 @@ def test_called_from_a_git_hook_the_study_still_gets_its_own_commit(bake, tmp_pa
         study = bake().project_path
     assert git("ls-files", cwd=other) == ""
     assert git("rev-list", "--count", "HEAD", cwd=study) == "1"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_screen_that_takes_no_words_does_not_cost_the_study(tmp_path):
+    git("init", cwd=tmp_path)  # so that there is something to say
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "cookiecutter", "--no-input", str(TEMPLATE)]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=full, check=False)
+    assert done.returncode == 0
+    assert_well_formed(tmp_path / "my_study")
 
 
 def test_a_git_that_fails_costs_one_line_and_not_the_study(bake, capfd, home):
@@ -560,6 +808,7 @@ def rendered(name, folder, **answers):
     context = {
         "project_name": "My Study",
         "project_slug": "my_study",
+        "data": "pictures",
         "description": "Why?",
         "author": "Your Name",
         "license": "none",
@@ -587,8 +836,8 @@ def test_a_hook_keeps_to_the_grammar_of_python_3_11_and_to_the_standard_library(
 def test_the_hooks_run_under_every_supported_python(version, pythons, tmp_path):
     python, study = pythons(version), tmp_path / "my_study"
     study.mkdir()
-    (study / "LICENSE").touch()
     (study / "README.md").write_text("# My Study\n")
+    (study / "starters" / "pictures").mkdir(parents=True)
     good = run(python, "-W", "error", rendered("pre", tmp_path, author=AWKWARD[4]), cwd=study)
     assert (good.returncode, good.stderr) == (0, "")
     bad = run(python, "-W", "error", rendered("pre", tmp_path, project_slug="json"), cwd=study)

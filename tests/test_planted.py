@@ -4,17 +4,16 @@ A test of the study's own, its model test kit first of all, or a test of the har
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import TEMPLATE, Study
+from starter_bugs import DATA, METRICS, MLP, OUTPUTS, STUDY, TABLES, TEXT, Bug, kit
 from warm import Warm
 
 HARNESS = "tests/harness"
-STUDY = "src/my_study"
-MLP, OUTPUTS = f"{STUDY}/models/mlp.py", f"{STUDY}/models/outputs.py"
-DATA, METRICS = f"{STUDY}/data.py", f"{STUDY}/metrics.py"
+RIGHT = 'self.num_correct += int((outputs["logits"].argmax(dim=-1) == target).sum())'
 BUILDING = f"{STUDY}/harness/configuration/building.py"
 RESOLVING = f"{STUDY}/harness/configuration/resolving.py"
 TRAINER = f"{STUDY}/harness/training/trainer.py"
@@ -22,6 +21,7 @@ STEP = f"{STUDY}/harness/training/step.py"
 DETERMINISM = f"{STUDY}/harness/training/determinism.py"
 PREPARED = f"{STUDY}/harness/training/prepared.py"
 PREPARATION = f"{STUDY}/harness/training/preparation.py"
+SPLITS = f"{STUDY}/harness/training/splits.py"
 TARGETS = f"{STUDY}/harness/training/metrics.py"
 pytestmark = pytest.mark.slow
 AUGMENTED = """
@@ -40,13 +40,8 @@ class Augmented(Dataset[Batch]):
 class Trainer:"""
 
 
-def kit(check: str, model: str = "mlp") -> str:
-    """The test of a study that holds a model to a check."""
-    return f"tests/test_models.py::test_model[{model}-{check}]"
-
-
 # what is wrong: the file, a line of it, the wrong line, and the one test that must see it
-BUGS: dict[str, tuple[str, str, str, str]] = {
+PICTURES: dict[str, Bug] = {
     "the model ignores its input": (
         MLP,
         "self.hidden(image.flatten(start_dim=1))",
@@ -61,8 +56,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the optimizer gets a part of the parameters": (
         BUILDING,
-        "params=model.parameters()",
-        "params=list(model.parameters())[:-1]",
+        "params=params, lr",
+        'params=params[0]["params"][:-1], lr',
         kit("a_step_moves_what_is_trainable_and_nothing_else"),
     ),
     "the optimizer never steps": (
@@ -79,8 +74,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
     ),
     "labels shuffled against inputs by the preparation": (
         PREPARATION,
-        "np.save(path, values[rows])",
-        "np.save(path, values[rows[::-1] if name == 'target' else rows])",
+        "append(values[rows])",
+        "append(values[rows[::-1] if name == 'target' else rows])",
         f"{HARNESS}/test_data.py::test_every_instance_keeps_its_own_target",
     ),
     "labels shuffled against inputs by the reader": (
@@ -91,8 +86,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
     ),
     "labels shuffled against inputs in a batch": (
         PREPARED,
-        "return {name: values[rows] for name, values in self.fields.items()}",
-        "return {n: v[rows.sort()[0] if n == 'target' else rows] for n, v in self.fields.items()}",
+        "batch = {name: values[rows] for name, values in self.fields.items()}",
+        "batch = {n: v[rows.sort()[0] if n == 'target' else rows] for n, v in self.fields.items()}",
         f"{HARNESS}/test_data.py::test_every_instance_keeps_its_own_target",
     ),
     "evaluation mode is never set": (
@@ -126,9 +121,9 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         kit("a_resumed_run_equals_an_uninterrupted_one"),
     ),
     "splits that overlap": (
-        PREPARATION,
-        "+= members[num_test : num_test + num_validation]",
-        "+= members[: num_test + num_validation]",
+        SPLITS,
+        "np.flatnonzero(names == name)",
+        'np.flatnonzero((names == name) | (names == "test"))',
         f"{HARNESS}/test_data.py::test_splits_share_no_instance_and_hold_every_class",
     ),
     "the seed ignored by the order of the data": (
@@ -150,9 +145,9 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
         f"{HARNESS}/test_training.py::test_the_seed_decides_order_and_noise_besides_the_weights",
     ),
     "validation data in training": (
-        PREPARATION,
-        "+= members[num_test + num_validation :]",
-        "+= members[num_test:]",
+        SPLITS,
+        "np.flatnonzero(names == name)",
+        'np.flatnonzero((names == name) | (names == {"train": "validation"}.get(name)))',
         f"{HARNESS}/test_data.py::test_splits_share_no_instance_and_hold_every_class",
     ),
     "training data for validation": (
@@ -187,8 +182,8 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the highest loss taken for the best": (
         TRAINER,
-        'higher = name != "loss" and ',
-        'higher = name == "loss" or ',
+        "higher = self.higher_is_better[name]",
+        "higher = not self.higher_is_better[name]",
         f"{HARNESS}/test_training.py"
         "::test_every_switch_trains_as_a_reference_loop_and_resumes[training.monitor=loss]",
     ),
@@ -226,21 +221,21 @@ BUGS: dict[str, tuple[str, str, str, str]] = {
     ),
     "padding counted in the accuracy": (
         METRICS,
-        "self.num_targets += num_targets(target)",
-        "self.num_targets += target.numel()",
-        "tests/test_metrics.py::test_accuracy_ignores_padding",
+        f"{RIGHT}\n        self.num_targets += int(is_counted(target).sum())",
+        f"{RIGHT}\n        self.num_targets += target.numel()",
+        "tests/test_metrics.py::test_a_missing_target_counts_in_no_metric[accuracy]",
     ),
     "the second guess counted as right": (
         METRICS,
         '(outputs["logits"].argmax(dim=-1) == target).sum()',
         '(outputs["logits"].topk(2).indices == target[..., None]).sum()',
-        "tests/test_metrics.py::test_accuracy_is_the_share_of_targets_with_the_largest_logit",
+        "tests/test_metrics.py::test_a_metric_is_what_is_counted_by_hand[accuracy]",
     ),
     "accuracy a mean over batches": (
         METRICS,
-        "self.num_targets += num_targets(target)",
-        "self.num_targets = num_targets(target) + 0 * self.num_targets",
-        "tests/test_metrics.py::test_accuracy_does_not_depend_on_the_size_of_the_batches",
+        f"{RIGHT}\n        self.num_targets += int(is_counted(target).sum())",
+        f"{RIGHT}\n        self.num_targets = int(is_counted(target).sum())",
+        "tests/test_metrics.py::test_a_metric_does_not_depend_on_the_size_of_the_batches[accuracy]",
     ),
     "gradients never set to zero": (
         TRAINER,
@@ -322,6 +317,13 @@ FURTHER = {  # what a bug needs besides, in the same file
 }
 
 
+BUGS = {
+    (kind, name): bug
+    for kind, bugs in {"pictures": PICTURES, "text": TEXT, "tables": TABLES}.items()
+    for name, bug in bugs.items()
+}
+
+
 def replace(path: Path, old: str, new: str) -> None:
     """Replaces what is there, for sure."""
     text = path.read_text(encoding="utf-8")
@@ -340,12 +342,12 @@ def run_tests(warm: Warm, study: Study, ids: Sequence[str], *, code: int) -> str
     return warm.call(study.folder, *words, *ids, code=code)
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize(("kind", "name"), BUGS)
 def test_the_test_that_is_named_fails_on_a_planted_bug(
-    name: str, study: Study, warm: Warm, tmp_path: Path
+    kind: str, name: str, study_of: Callable[[str], Study], warm: Warm, tmp_path: Path
 ) -> None:
-    wrong = study.copy(tmp_path / "study")
-    file, old, new, test = BUGS[name]
+    wrong = study_of(kind).copy(tmp_path / "study")
+    file, old, new, test = BUGS[kind, name]
     replace(wrong.folder / file, old, new)
     if name in FURTHER:
         replace(wrong.folder / file, *FURTHER[name])
@@ -353,9 +355,14 @@ def test_the_test_that_is_named_fails_on_a_planted_bug(
     assert re.search(r"^1 failed\b", said.splitlines()[-1]), said
 
 
-@pytest.mark.parametrize("of_harness", [False, True])
-def test_the_same_tests_pass_without_a_bug(of_harness: bool, study: Study, warm: Warm) -> None:
-    tests = dict.fromkeys(test for *_, test in BUGS.values())
+@pytest.mark.parametrize(
+    ("kind", "of_harness"),
+    [("pictures", False), ("pictures", True), ("text", False), ("tables", False)],
+)
+def test_the_same_tests_pass_without_a_bug(
+    kind: str, of_harness: bool, study_of: Callable[[str], Study], warm: Warm
+) -> None:
+    tests = dict.fromkeys(test for (study, _), (*_, test) in BUGS.items() if study == kind)
     ids = [test for test in tests if test.startswith(HARNESS) == of_harness]
-    said = run_tests(warm, study, ids, code=0)
+    said = run_tests(warm, study_of(kind), ids, code=0)
     assert re.search(r"^\d+ passed\b", said.splitlines()[-1]) and "skipped" not in said, said

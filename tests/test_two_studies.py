@@ -102,7 +102,7 @@ def test_the_command_is_that_of_the_study_in_which_it_is_typed(
     pair = Pair(study, tmp_path, editable=True)
     program = str(pair.python.with_name("study"))
     for folder in (pair.first, pair.second):
-        words = [program, "compose", "--experiments", "mlp"]
+        words = [program, "compose", "stages", "--experiments", "mlp", "--data", "digits"]
         subprocess.run(words, cwd=folder, env=pair.environment, check=True)
-        text = (folder / "results" / "inputs" / "mlp.yaml").read_text(encoding="utf-8")
-        assert f"{folder.name}.models.mlp.MLP" in text
+        inputs = folder / "results" / "inputs" / "stages" / "prepare-digits.yaml"
+        assert f"{folder.name}.data.read_digits" in inputs.read_text(encoding="utf-8")

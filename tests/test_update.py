@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Study, make_once
+from conftest import TEMPLATE, Study, make_once, take_fixture
 
 STUDY = "{{cookiecutter.project_slug}}"
 HARNESS = "src/my_study/harness"
@@ -63,7 +63,7 @@ def make_template(template):
         (template / name).parent.mkdir(parents=True, exist_ok=True)
         (template / name).write_bytes(content)
     git(template, "init", "--quiet")
-    release(template, "0.2.0")
+    release(template, "0.4.0")
     git(template, "tag", "v9.9.9-rc1")  # a candidate is no version yet
     git(template, "branch", "other")
     harness = template / STUDY / "src" / STUDY / "harness"
@@ -77,23 +77,27 @@ def make_template(template):
     commands = harness / "commands" / "__init__.py"
     commands.write_text(re.sub(r"\bcompletion\b(?!\":)", "shell", commands.read_text()))
     for name in CONTESTED:
-        append(template / STUDY / name.replace("my_study", STUDY), "# of the template\n")
+        places = (template / STUDY / folder for folder in (".", "starters/pictures"))
+        (path,) = (
+            path for place in places if (path := place / name.replace("my_study", STUDY)).exists()
+        )
+        append(path, "# of the template\n")
     answers = template / "cookiecutter.json"
-    answers.write_text(answers.read_text().replace('"0.2.0"', '"0.2.1"'))
+    answers.write_text(answers.read_text().replace('"0.4.0"', '"0.4.1"'))
     changes = template / "CHANGELOG.md"
-    changes.write_text(changes.read_text().replace("## 0.2.0", "## 0.2.1\n- A fix.\n\n## 0.2.0"))
-    release(template, "0.2.1")
+    changes.write_text(changes.read_text().replace("## 0.4.0", "## 0.4.1\n- A fix.\n\n## 0.4.0"))
+    release(template, "0.4.1")
 
 
 @pytest.fixture(name="owned", scope="session")
 def _owned(study, tmp_path_factory):
-    """A study of version 0.2.0 that its owner has made theirs, with a finished run."""
+    """A study of version 0.4.0 that its owner has made theirs, with a finished run."""
 
     def make(folder):
         make_template(folder / "template.git")
         home = tmp_path_factory.mktemp("home")
         (home / ".gitconfig").write_text("[user]\n\tname = A Tester\n\temail = t@example.org\n")
-        words = ("cookiecutter", "--no-input", "--checkout", "v0.2.0", "--output-dir", folder)
+        words = ("cookiecutter", "--no-input", "--checkout", "v0.4.0", "--output-dir", folder)
         subprocess.run(
             [sys.executable, "-m", *words, f"file://{folder / 'template.git'}"],
             check=True,
@@ -105,8 +109,8 @@ def _owned(study, tmp_path_factory):
             append(owned.folder / name, text)
         model = (owned.folder / "src/my_study/models/linear.py").read_text()
         (owned.folder / "src/my_study/models/mine.py").write_text(model)
-        owned.edit("conf/data/digits.yaml", "data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
-        owned.call("python", "stages/prepare.py")
+        take_fixture(owned)
+        owned.call("python", "stages/prepare.py", "data=digits")
         owned.commit()
         owned.call(*RUN)
 
@@ -145,14 +149,14 @@ def test_an_update_replaces_the_harness_whole_and_nothing_else(owned, mine):
     before = snapshot(mine.folder)
     output = mine.call("study", "update")
     after = snapshot(mine.folder)
-    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.1")
+    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.4.1")
     assert {k: v for k, v in before.items() if not is_theirs(k)} == {
         k: v for k, v in after.items() if not is_theirs(k)
     }
     old, new = (
-        git(template_of(owned), "rev-parse", "--short=7", f"v0.2.{n}").strip() for n in "01"
+        git(template_of(owned), "rev-parse", "--short=7", f"v0.4.{n}").strip() for n in "01"
     )
-    assert f"harness: 0.2.0 ({old}) -> 0.2.1 ({new})" in output
+    assert f"harness: 0.4.0 ({old}) -> 0.4.1 ({new})" in output
     assert f"  {HARNESS}/runs/folder.py: changed" in output
     assert f"  {HARNESS}/runs/pages.py: added" in output
     assert f"  {HARNESS}/commands/completion.py: removed" in output
@@ -168,7 +172,7 @@ def test_after_an_update_finished_runs_are_finished_and_the_tests_pass(mine):
     mine.call("study", "update")
     assert "already finished" in mine.call(*RUN, code=None)
     mine.call("python", "-m", "pytest", "-q", "tests/test_metrics.py", "tests/test_configs.py")
-    assert "nothing newer than 0.2.1" in mine.call("study", "update")
+    assert "nothing newer than 0.4.1" in mine.call("study", "update")
 
 
 def test_a_harness_file_that_its_owner_changed_is_named_before_it_is_lost(owned, mine):
@@ -190,36 +194,36 @@ def test_a_harness_file_that_its_owner_changed_is_named_before_it_is_lost(owned,
     assert command and mine.call(*command[1].split()).count("\n+# mine\n") == 3
     mine.call("study", "update", "--discard")
     after = snapshot(mine.folder)
-    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.1")
+    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.4.1")
 
 
 def test_a_change_that_the_new_version_has_too_is_not_lost(owned, mine):
-    new = harness_at(owned, "v0.2.1")
+    new = harness_at(owned, "v0.4.1")
     name = f"{HARNESS}/runs/folder.py"
     (mine.folder / name).write_bytes(new[name])
-    assert "0.2.1" in mine.call("study", "update")
+    assert "0.4.1" in mine.call("study", "update")
 
 
-@pytest.mark.parametrize("version", ["v0.2.0", "other", "9.9.9", ""])
+@pytest.mark.parametrize("version", ["v0.4.0", "other", "9.9.9", ""])
 def test_an_update_takes_the_tag_the_branch_or_the_commit_that_is_named(owned, mine, version):
     mine.call("study", "update")
     if version == "9.9.9":
         (line,) = mine.call("study", "update", "--to", version, code=1).splitlines()
         assert "9.9.9: is no version of" in line
         return
-    named = version or git(template_of(owned), "rev-parse", "v0.2.0").strip()
+    named = version or git(template_of(owned), "rev-parse", "v0.4.0").strip()
     mine.call("study", "update", "--to", named)
     snap = snapshot(mine.folder)
-    assert {k: v for k, v in snap.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.0")
+    assert {k: v for k, v in snap.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.4.0")
     assert snap[".cruft.json"] == (owned.folder / ".cruft.json").read_bytes()
 
 
 def test_without_a_tag_an_update_takes_the_default_branch(owned, mine, tmp_path):
     template = tmp_path / "template.git"
     shutil.copytree(template_of(owned), template)
-    git(template, "tag", "--delete", "v0.2.0", "v0.2.1")
+    git(template, "tag", "--delete", "v0.4.0", "v0.4.1")
     mine.edit(".cruft.json", '"template": ".*"', f'"template": "{template}"')
-    assert "-> 0.2.1 (" in mine.call("study", "update")
+    assert "-> 0.4.1 (" in mine.call("study", "update")
 
 
 def test_what_is_missing_for_an_update_costs_one_line(owned, mine):
@@ -252,7 +256,7 @@ def test_cruft_comes_to_the_same_study(mine, tmp_path):
 
 
 def test_without_its_list_cruft_updates_the_whole_study(owned, tmp_path):
-    words = ("cruft", "create", template_of(owned), "--no-input", "--checkout", "v0.2.0")
+    words = ("cruft", "create", template_of(owned), "--no-input", "--checkout", "v0.4.0")
     subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True)
     study = Study(tmp_path / "my_study")
     study.edit("pyproject.toml", r"\nskip = .*", "")
@@ -260,7 +264,7 @@ def test_without_its_list_cruft_updates_the_whole_study(owned, tmp_path):
     update = ("cruft", "update", "--skip-apply-ask")
     subprocess.run([sys.executable, "-m", *update], cwd=study.folder, check=True)
     after = snapshot(study.folder)
-    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.2.1")
+    assert {k: v for k, v in after.items() if k.startswith(HARNESS)} == harness_at(owned, "v0.4.1")
     assert all(after[name].endswith(b"# of the template\n") for name in CONTESTED)
     assert not list(study.folder.rglob("*.rej"))
 
@@ -270,16 +274,16 @@ def test_without_its_list_cruft_updates_the_whole_study(owned, tmp_path):
 
 def test_a_bake_records_the_address_the_commit_the_version_and_the_answers(owned):
     template = template_of(owned)
-    commit = git(template, "rev-parse", "v0.2.0").strip()
+    commit = git(template, "rev-parse", "v0.4.0").strip()
     record = json.loads((owned.folder / ".cruft.json").read_text())
     answers = record["context"]["cookiecutter"]
     assert record["template"] == answers["_template"] == f"file://{template}"
     assert record["commit"] == answers["_commit"] == commit
-    assert answers["_version"] == "0.2.0"
+    assert answers["_version"] == "0.4.0"
     assert (answers["project_name"], answers["license"]) == ("My Study", "MIT")
 
 
-@pytest.mark.parametrize("options", [(), ("--checkout", "v0.2.0")], ids=" ".join)
+@pytest.mark.parametrize("options", [(), ("--checkout", "v0.4.0")], ids=" ".join)
 def test_a_study_made_by_cruft_has_the_same_record_and_a_first_commit(owned, tmp_path, options):
     template = template_of(owned)
     words = ("cruft", "create", f"file://{template}", "--no-input", *options)
@@ -289,7 +293,7 @@ def test_a_study_made_by_cruft_has_the_same_record_and_a_first_commit(owned, tmp
     record, cruft = ((path / ".cruft.json").read_text() for path in (owned.folder, study))
     assert json.loads(cruft)["checkout"] == (options[-1] if options else None)
     if options:
-        cruft = cruft.replace('"checkout": "v0.2.0"', '"checkout": null')
+        cruft = cruft.replace('"checkout": "v0.4.0"', '"checkout": null')
         assert cruft == record.replace("file://", "")  # cruft takes a path
     else:
         assert git(study, "status", "--porcelain") == ""

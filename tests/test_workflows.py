@@ -150,7 +150,8 @@ def test_the_proof_is_the_command_of_the_readme_on_a_schedule(root: Path) -> Non
 @WHOSE
 def test_before_a_commit_the_linters_of_make_lint_run_as_they_are_installed(root: Path) -> None:
     local = [hook for hook in hooks(root) if hook["language"] == "system"]
-    assert {hook["entry"] for hook in local} == linters(root)
+    scanner = {"detect-secrets"}  # no part of make lint; tests/harness/ calls it
+    assert {hook["entry"] for hook in local if hook["id"] not in scanner} == linters(root)
     assert {hook["language"] for hook in hooks(root)} <= {"system", "pygrep", "fail"}
 
 

@@ -2,13 +2,14 @@
 
 Type:
     python run.py model.lr=1.0e-3
-    python run.py -m model=linear,mlp seed=0,1,2
+    python run.py -m model={{ cookiecutter.__baseline }},{{ cookiecutter.__model }} seed=0,1,2
 A run that is finished is shown, one that was interrupted is resumed; force=true starts afresh.
 """
 
 from omegaconf import DictConfig
 
 from {{ cookiecutter.project_slug }}.harness import configuration
+from {{ cookiecutter.project_slug }}.harness.reporting.find_lr import find_lr
 from {{ cookiecutter.project_slug }}.harness.runs.run import Metrics, Run
 
 
@@ -16,6 +17,8 @@ from {{ cookiecutter.project_slug }}.harness.runs.run import Metrics, Run
 def main(config: DictConfig) -> float:
     """Resolve the configuration, open the run's folder, train or show; returns the best value."""
     config = configuration.resolve(config)
+    if config.get("task") == "find_lr":
+        return find_lr(config)
     with configuration.open_run(config) as run:
         metrics = run.finished_metrics or train(config, run)
     configuration.log_metrics(metrics)
@@ -27,10 +30,9 @@ def train(config: DictConfig, run: Run) -> Metrics:
     # torch takes seconds to import: --help, --cfg, tab completion and most mistakes do without it
     from {{ cookiecutter.project_slug }}.harness.runs.record import Record
     from {{ cookiecutter.project_slug }}.harness.training.determinism import set_up
-    from {{ cookiecutter.project_slug }}.harness.training.prepared import Split
 
     device = set_up(config.device, config.deterministic, config.num_threads, config.seed)
-    data, validation = (Split(config.data.folder, name) for name in ("train", "validation"))
+    data, validation = (configuration.open_split(config, name) for name in ("train", "validation"))
     trainer = configuration.build_trainer(config, data, device, run.folder)
     with Record(run) as record:
         if config.preflight:
@@ -41,7 +43,7 @@ def train(config: DictConfig, run: Run) -> Metrics:
         record["ended_by"] = trainer.fit(data, validation)
         metrics = {"validation": trainer.evaluate(validation)}
         if config.test:
-            metrics["test"] = trainer.evaluate(Split(config.data.folder, "test"))
+            metrics["test"] = trainer.evaluate(configuration.open_split(config, "test"))
         record.finish(metrics)
     return metrics
 

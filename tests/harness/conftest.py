@@ -22,7 +22,7 @@ from my_study.harness.training.prepared import SPLITS, Split
 
 MODEL = "src/my_study/models/mlp.py"  # which the default configuration names
 TOKEN = "hunter2-is-no-secret"
-TINY = ROOT / "tests" / "fixtures" / "tiny.csv"
+TINY = ROOT / "tests" / "fixtures" / "digits.csv"
 Compose = Callable[..., DictConfig]
 CaseOf = Callable[..., Case]
 
@@ -37,7 +37,7 @@ def prepare(folder: Path, *overrides: str) -> Path:
     """Prepares data into a folder, as `python stages/prepare.py` would; returns it."""
     config = composing.compose([f"data.folder={folder}", *overrides])
     parameters = composing.to_values(config.data.prepare)
-    preparation.prepare(folder, building.read_raw(config), parameters)
+    preparation.prepare(folder, building.read_raw(config), parameters, {})
     return folder
 
 
@@ -97,10 +97,12 @@ class Copy:
         (folder / ".dvc").mkdir()
         (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
         (folder / "results").mkdir()
-        self.edit("conf/data/digits.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
+        raw = folder / "data" / "raw" / "digits"
+        shutil.copyfile(TINY, raw / "digits.csv")
+        (raw / "digits.csv.gz").unlink()
+        self.edit("conf/data/digits.yaml", r"digits\.csv\.gz", "digits.csv")
         self.edit("conf/training/default.yaml", r"num_epochs: \d+", "num_epochs: 1")
         self.edit("conf/config.yaml", r"num_threads: \d+", "num_threads: 1")
-        self.edit("dvc.yaml", r"data/raw/digits.csv.gz", "tests/fixtures/tiny.csv")
         self.edit("dvc.yaml", r"experiments: \[(\w+).*\]", r"experiments: [\1]")
         self.edit("dvc.yaml", r"seeds: \[.*\]", "seeds: [0]")
 
@@ -140,7 +142,8 @@ def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable)
     root = tmp_path / "study"
     (root / MODEL).parent.mkdir(parents=True)
-    for name in ("run.py", "requirements.lock", MODEL):
+    (root / "stages").mkdir()
+    for name in ("run.py", "stages/prepare.py", "requirements.lock", MODEL):
         (root / name).write_text("one\n")
     call = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-C", str(root)]
     subprocess.run([*call, "init", "--quiet", "--initial-branch=main"], check=True)

@@ -38,12 +38,23 @@ def test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked(
     assert resolving.resolve(OmegaConf.create(values)).test is evaluated
 
 
+def test_what_was_typed_names_a_variable_and_does_not_hold_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    typed = ["note=${oc.env:MY_TOKEN}", "seed=1"]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(composing.CONF)):
+        config = hydra.compose("config", overrides=typed, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    assert composing.typed_overrides() == typed
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("model.lr=-1", "model.lr=-1.0: must be above 0"),
         ("seed=-1", "seed=-1: must be from 0"),
-        ("num_threads=0", "num_threads=0: must be at least 1"),
+        ("num_threads=0", "num_threads=0: must be from 1 to 4096"),
         ("training.num_epochs=abc", "training.num_epochs=abc: must be of type int"),
         ("training.batch_size=0", "training.batch_size=0: must be at least 1"),
         ("training.num_workers=-1", "training.num_workers=-1: must be at least 0"),
@@ -57,7 +68,7 @@ def test_the_test_split_is_evaluated_by_a_published_experiment_or_when_asked(
         ("~training.batch_size", "training.batch_size: is missing"),
         ("training.optimizer=null", "training.optimizer=None: must be given a _target_"),
         ("~model", "model: is missing"),
-        ("metrics=null", "metrics=None: must be a group of keys"),
+        ("data.metrics=null", "data.metrics=None: must be a group of keys"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(override: str, message: str, compose: Compose) -> None:
@@ -72,14 +83,16 @@ def test_a_wrong_value_is_refused_by_name(override: str, message: str, compose: 
         "builtins.open",
         "torch.load",
         "torch.optim.Optimizer.__init__.__globals__",
-        "my_study.data.gzip.open",
+        "my_study.data.np.save",
         "my_study.data.Tensor",
         "my_study.harness.runs.git.subprocess.run",
         "my_study.harness.files.write_atomically",
         "my_study.models.mlp.Missing",
     ],
 )
-@pytest.mark.parametrize("place", ["model.network", "data.augmentation", "metrics.accuracy"])
+@pytest.mark.parametrize(
+    "place", ["model.network", "data.augmentation", "data.metrics.accuracy.compute"]
+)
 def test_a_target_outside_the_study_and_torch_is_never_called(
     target: str, place: str, compose: Compose
 ) -> None:
@@ -107,6 +120,24 @@ def test_what_cannot_be_built_is_refused_by_name(
     config = compose(*overrides)
     with pytest.raises(StudyError, match=message):
         building.build_trainer(config, Split(tiny, "train"), CPU)
+
+
+def test_a_warm_up_is_followed_by_a_cosine(compose: Compose, tiny: Path) -> None:
+    knobs = ("model=linear", "training/schedule=warmup_cosine", "training.num_epochs=20")
+    config = compose(*knobs, "training.batch_size=3", "model.lr=0.5")
+    scheduler = building.build_trainer(config, Split(tiny, "train"), CPU).scheduler
+    rates = []
+    for _ in range(200):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    assert rates[:21] == pytest.approx([0.5 * step / 21 for step in range(1, 22)])
+    assert rates[20] == max(rates) == 0.5 and rates[110] == pytest.approx(0.25)
+    assert rates[20:] == sorted(rates[20:], reverse=True) and 0 < rates[-1] < 1e-4
+    with pytest.raises(StudyError, match="training.schedule: warmup_fraction=1.5: must be from 0"):
+        building.build_trainer(
+            compose(*knobs, "training.schedule.warmup_fraction=1.5"), Split(tiny, "train"), CPU
+        )
 
 
 @pytest.mark.parametrize("name", ["MultiStepLR, milestones: [2]", "CosineAnnealingLR", "LinearLR"])

@@ -2,16 +2,21 @@
 
 import gzip
 import itertools
+import random
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from my_study.data import read_digits
 from my_study.harness import files
-from my_study.harness.checks.trainer import identical
+from my_study.harness.checks.trainer import difference
 from my_study.harness.configuration.building import read_raw
 from my_study.harness.errors import StudyError
+from my_study.harness.study import ROOT
 from my_study.harness.training import determinism, prepared
 from my_study.harness.training.prepared import SPLITS, Split, batches, verify_prepared
 
@@ -76,6 +81,54 @@ def test_contradictory_rows_are_refused_and_nothing_is_written(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv.gz"]
 
 
+def damage(content: bytes, generator: random.Random) -> bytes:
+    """A bit flipped, bytes cut out, put in or exchanged."""
+    first, second = sorted(generator.sample(range(len(content)), 2))
+    before, between, after = content[:first], content[first:second], content[second:]
+    junk = generator.choice([b",", b"\n", b'"', b"\0", b"-", b"9" * 20, generator.randbytes(4)])
+    flipped = bytes([content[first] ^ 1 << generator.randrange(8)])
+    kinds = [before + flipped + content[first + 1 :], before + after, before]
+    kinds += [before + junk + between + after, after + between + before]
+    return generator.choice(kinds)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+def test_of_a_damaged_table_comes_one_line_or_a_valid_table(name: str, tmp_path: Path) -> None:
+    path, generator, refused = tmp_path / name, random.Random(0), 0
+    text = TINY.read_bytes()
+    content = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+    for _ in range(500):
+        path.write_bytes(damage(content, generator))
+        try:
+            fields = read_digits(path, image_shape=[1, 8, 8], num_classes=10, max_value=16)
+        except StudyError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+            refused += 1
+        else:
+            image, target = fields["image"], fields["target"]
+            assert image.shape == (len(target), 1, 8, 8) and image.dtype == np.float32
+            assert image.min() >= 0 and image.max() <= 1 and set(target) == set(range(10))
+    assert 250 < refused < 500
+
+
+def test_a_damaged_file_ends_prepare_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(TINY.read_bytes(), mtime=0))
+    packed[12] ^= 16
+    table = tmp_path / "table.csv.gz"
+    table.write_bytes(packed)
+    overrides = [f"data.prepare.read.path={table}", f"data.folder={tmp_path / 'prepared'}"]
+    done = subprocess.run(
+        [sys.executable, "stages/prepare.py", *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {table}: cannot be read (")
+    assert done.stderr.endswith(f"type: git checkout {table}\n") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv.gz"]
+
+
 def test_prepare_never_replaces_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "thesis.tex").touch()
@@ -104,7 +157,7 @@ def test_batches_are_the_same_for_any_number_of_workers(tiny: Path) -> None:
     order = determinism.permutation(len(split), seed=3, epoch=0)
     alone = list(batches(split, order, batch_size=8))
     assert [len(batch["target"]) for batch in alone] == [8, 8, 8, 6]
-    assert identical(alone, list(batches(split, order, batch_size=8, num_workers=2)))
+    assert not difference(alone, list(batches(split, order, batch_size=8, num_workers=2)))
 
 
 def test_order_is_a_permutation_that_depends_on_seed_and_epoch() -> None:
@@ -128,10 +181,10 @@ def test_altered_prepared_data_are_refused_with_the_command_that_fixes_them(
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StudyError, match="altered; type: dvc repro prepare"):
+    with pytest.raises(StudyError, match="altered; type: python stages/prepare.py"):
         verify_prepared(folder, parameters)
     path.unlink()
-    with pytest.raises(StudyError, match="missing; type: dvc repro prepare"):
+    with pytest.raises(StudyError, match="missing; type: python stages/prepare.py"):
         verify_prepared(folder, parameters)
 
 

@@ -1,8 +1,11 @@
 """What a run is known by, and which folder it works in: never two in one, never one twice."""
 
-import json
+import platform
+import re
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,15 +13,19 @@ from typing import Any
 import pytest
 
 from my_study.harness.errors import StudyError
+from my_study.harness.files import temporary_path
 from my_study.harness.runs import record as records
 from my_study.harness.runs.fingerprint import fingerprint
-from my_study.harness.runs.folder import LOCK, RUNS, claim, read_finished, status
+from my_study.harness.runs.folder import RUNS, claim, read_finished, status
+from my_study.harness.runs.leftovers import LOCK, lock_of, scratch_folder
 from my_study.harness.runs.reads import watch_reads
-from my_study.harness.runs.record import read_record
+from my_study.harness.runs.record import HEAD, read_record, write_record
 from my_study.harness.study import ROOT
 
 from .conftest import MODEL
 from .runs import begin, do, identity_of
+
+Harm = Callable[[Path], object]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +147,7 @@ def test_a_running_run_is_distinguished_from_a_killed_one_and_not_replaced(
         assert status(folder) == "running"
         with pytest.raises(StudyError, match="another process is working in it"):
             do({**values, "seed": 7, "replace": True})
-    record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps({**record, "status": "running"}))
+    write_record(folder, {**read_record(folder), "status": "running"})
     assert status(folder) == "killed"
 
 
@@ -153,9 +159,10 @@ def test_what_could_not_be_built_leaves_no_folder(values: dict[str, Any]) -> Non
 
 def test_a_file_that_the_code_read_is_an_input(values: dict[str, Any]) -> None:
     root = Path.cwd() / "study"
-    for name in ("src", "data", "prepared"):
+    for name in ("src", "data", "prepared", "stages"):
         (root / name).mkdir(parents=True)
-    for name in ("run.py", "requirements.lock", "src/code.py", "data/words.txt", "prepared/a.npy"):
+    names = ("run.py", "stages/prepare.py", "requirements.lock", "src/code.py", "data/words.txt")
+    for name in (*names, "prepared/a.npy"):
         (root / name).write_text("")
     (root / "prepared" / "manifest.json").write_text("{}")
     watch_reads(root)
@@ -178,13 +185,73 @@ def test_a_file_that_the_code_read_is_an_input(values: dict[str, Any]) -> None:
     assert do_and_read()[0] != folder
 
 
-def test_a_corrupt_record_is_skipped_with_a_warning(
-    values: dict[str, Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_text("{}"), "is not a record"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"seed": 0', '"seed": 1')),
+            "was edited or damaged",
+        ),
+    ],
+    ids=["cut", "cut to nothing", "lacks all", "a folder", "edited"],
+)
+def test_a_damaged_record_is_passed_over_with_a_warning_that_says_what_to_type(
+    values: dict[str, Any], caplog: pytest.LogCaptureFixture, harm: Harm, reason: str
 ) -> None:
-    path = do(values) / "record.json"
-    path.write_bytes(path.read_bytes()[:300])
-    assert do({**values, "run_dir": "runs/other"}) == Path("runs/other")
-    assert "cannot be read" in caplog.text
+    folder = do(values)
+    harm(folder / "record.json")
+    assert do(values) != folder and (folder / "record.json").exists()
+    line = rf"{folder}.*: .*{reason}.*; if you no longer need it, type: rm -r {folder}$"
+    assert re.search(line, caplog.text, re.M)
+
+
+def test_what_a_killed_process_left_in_runs_is_swept_up_by_the_next_run(
+    values: dict[str, Any],
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    empty, *locked = (f"2026-01-01_00-00-0{number}_killed" for number in range(2))
+    for name in (empty, *locked, "published/a"):
+        Path("runs", name).mkdir(parents=True)
+    for name in (*locked, "published/a"):
+        Path("runs", name, LOCK).touch()
+        Path("runs", name, ".record.json.1.tmp").touch()
+    Path("runs", ".published.new").mkdir()
+    Path("runs", ".reproduce-killed", "tree").mkdir(parents=True)
+    Path("runs", f".failures.{platform.node()}-{ended.pid}.tmp").touch()
+    kept = ["mine", ".mine", "2026-01-01_00-00-02_other", "2026-01-01_00-00-03_alive"]
+    for name in kept:
+        Path("runs", name).mkdir()
+    Path("runs", kept[2], "thesis.tex").touch()
+    mine = temporary_path(Path("runs", "failures"))
+    mine.touch()
+    with lock_of(Path("runs", kept[3])), scratch_folder(RUNS) as scratch:
+        folder = do(values)
+        assert scratch.exists()
+    found = {path.name for path in RUNS.iterdir()}
+    assert found == {LOCK, folder.name, mine.name, "published", *kept}
+    assert not any(Path("runs", "published").iterdir())
+
+
+def test_a_run_that_was_to_be_replaced_when_the_process_was_killed_is_put_back(
+    values: dict[str, Any],
+) -> None:
+    """Or dropped, if the new one had begun."""
+    for name in "abc":
+        do({**values, "run_dir": f"runs/{name}-before", "force": True})
+    for name in "ab":
+        do({**values, "seed": 7, "run_dir": f"runs/{name}", "force": True})
+    head = {key: read_record(Path("runs", "a"))[key] for key in HEAD}
+    write_record(Path("runs", "a"), {**head, "status": "running"})
+    for name in "abc":
+        Path("runs", f"{name}-before").rename(Path("runs", f".{name}.old"))
+    do({**values, "seed": 8})
+    assert [read_record(Path("runs", name))["seed"] for name in "abc"] == [0, 7, 0]
+    assert not list(RUNS.glob(".*.old"))
 
 
 def test_a_copy_is_complete_or_absent(

@@ -18,7 +18,7 @@ from my_study.harness.errors import StudyError
             ["model.opt_outs.evry_knob_acts=why"],
             "opt_outs.evry_knob_acts: .* mean every_knob_acts?",
         ),
-        (["data.fixture=nowhere.csv"], "nowhere.csv: there is no such file"),
+        (["data.fixture=nowhere.csv"], "nowhere.csv: cannot be read .No such file"),
     ],
 )
 def test_a_wrong_spec_is_refused_in_one_line(overrides: list[str], message: str) -> None:

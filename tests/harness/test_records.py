@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,13 @@ from my_study.harness.runs.drift import Change, find_drift, read_changes
 from my_study.harness.runs.folder import status
 from my_study.harness.runs.machine import describe_hardware
 from my_study.harness.runs.published import PUBLISHED, publish
-from my_study.harness.runs.record import RESULTS, VERSION, read_record
+from my_study.harness.runs.record import (
+    RESULTS,
+    VERSION,
+    find_altered_files,
+    read_record,
+    write_record,
+)
 
 from .runs import begin, do, identity_of
 
@@ -36,7 +43,7 @@ def test_a_published_record_is_complete_names_no_host_and_stays_while_the_number
     patch.write_text("a change")
     names = [folder / name for name in RESULTS]
     record = {**read_record(folder), "files": files.hash_files(folder, names)}
-    (folder / "record.json").write_bytes(files.to_json(record))
+    write_record(folder, record)
     publish([folder])
     published = read_record(path)
     assert published["history"] == [{"epoch": 1.0, "train_loss": 0.5}]
@@ -44,7 +51,7 @@ def test_a_published_record_is_complete_names_no_host_and_stays_while_the_number
     assert "host" not in json.dumps(published) and published["config"] == values
 
     before = path.read_bytes()
-    (folder / "record.json").write_bytes(files.to_json({**record, "started": "later"}))
+    write_record(folder, {**record, "started": "later"})
     publish([folder])
     assert path.read_bytes() == before
     (folder / "metrics.json").write_text("those of another time")
@@ -146,6 +153,28 @@ def test_a_run_resumed_with_other_code_is_marked_and_no_longer_found(
     with pytest.raises(StudyError, match="the run began with other data"):
         with begin(values, identity=identity, resume=folder):
             pass
+
+
+def test_a_run_that_is_resumed_after_its_time_budget_is_not_taken_for_altered(
+    values: dict[str, Any],
+) -> None:
+    folder = do(values)
+    write_record(folder, {**read_record(folder), "ended_by": "time budget"})
+    with suppress(KeyboardInterrupt), begin(values, resume=folder):
+        (folder / "history.csv").write_text("more epochs")
+        raise KeyboardInterrupt
+    assert not find_altered_files(folder, read_record(folder))
+
+
+@pytest.mark.parametrize("length", [0, 60, 90, 300])
+def test_a_truncated_record_is_passed_over_with_a_warning(
+    values: dict[str, Any], length: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = do(values)
+    path = folder / "record.json"
+    path.write_bytes(path.read_bytes()[:length])
+    assert do(values) != folder
+    assert "this run is passed over" in caplog.text
 
 
 def test_a_full_disk_gives_one_clear_line(tmp_path: Path) -> None:

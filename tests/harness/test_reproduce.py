@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from my_study.harness.runs import comparison
+from my_study.harness.runs import comparison, stages
 from my_study.harness.runs.comparison import compare
 from my_study.harness.runs.drift import find_drift, read_changes, write_changes
 from my_study.harness.runs.record import VERSION
+from my_study.harness.runs.sealing import seal
 
 from .conftest import Copy
 
@@ -70,7 +71,7 @@ def _finished(tmp_path: Path) -> Finished:
 
     def finished(name: str, **differing: Any) -> Path:
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({**BASE, **differing}))
+        path.write_text(json.dumps(seal({**BASE, **differing})))
         return path
 
     return finished
@@ -90,11 +91,11 @@ def test_what_cannot_change_a_number_is_not_named(finished: Finished) -> None:
     assert found == comparison.Comparison(comparison.IDENTICAL, [], [])
 
 
-def test_another_number_without_a_cause_is_nondeterminism(finished: Finished) -> None:
+def test_another_number_without_a_cause_is_not_explained(finished: Finished) -> None:
     found = compare(finished("a"), finished("b", metrics={"validation": {"loss": 1.1}}))
     assert found.verdict == comparison.DIFFERENT
     assert found.numbers == ["validation loss: 1.0 -> 1.1"]
-    assert found.causes == ["nothing that is recorded changed: nondeterminism"]
+    assert found.causes == ["nothing that is recorded changed"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,30 @@ def test_of_the_history_the_first_epoch_that_differs_is_shown(finished: Finished
     assert found.numbers == ["epoch 2 train_loss: 1.0 -> 1.5"]
     found = compare(finished("a"), finished("b", files={"best.pt": "2"}))
     assert found.numbers == ["weights: differ"] and found.verdict == comparison.DIFFERENT
+
+
+LOCK = {
+    "stages": {
+        "train": {"cmd": "run a b", "outs": [{"path": "runs/published/a/best.pt"}]},
+        "paper": {"cmd": "paper", "deps": [{"path": "results/table.csv"}], "outs": []},
+        "report": {
+            "cmd": "report a b",
+            "deps": [{"path": "runs/published/a/best.pt"}],
+            "outs": [{"path": "results/table.csv"}],
+        },
+    }
+}
+
+
+def test_what_is_made_of_results_is_made_again_too() -> None:
+    commands, made = stages.made_of(LOCK, "runs/published")
+    assert commands == ["report a b", "paper"] and made == ["results/table.csv"]
+
+
+def test_another_order_of_experiments_is_named() -> None:
+    other = json.loads(json.dumps(LOCK).replace("a b", "b a"))
+    found = stages.find_stage_drift(LOCK, other)
+    assert found["command: report a b -> report b a"] == ["report"]
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from my_study.harness.study import ROOT
 from my_study.harness.training import checkpoints, determinism
 from my_study.harness.training.prepared import Split
 
-from .conftest import TINY, Compose
+from .conftest import TINY, Compose, Copy
 
 RUN = ROOT / "run.py"
 Typed = Callable[..., subprocess.CompletedProcess[str]]
@@ -80,12 +82,70 @@ def test_verbose_shows_the_traceback(typed: Typed) -> None:
     assert answer.stderr.endswith("error: seed=-1: must be from 0 to 2^63 - 1\n")
 
 
+# without a reader, full, closed; in the last everything is ASCII to Python
+STREAMS = ("| true", ">/dev/full", ">&- 2>&- <&-", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0")
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_run_does_not_depend_on_who_reads_its_output(
+    command: list[str], tmp_path: Path, streams: str
+) -> None:
+    words = shlex.join([*command, 'note="Größe"', "run_dir='runs/Größe'"])
+    line = f"{streams} {words}" if "=" in streams else f"{words} {streams}"
+    bash = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+    answer = subprocess.run(bash, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    record = read_record(tmp_path / "runs" / "Größe")
+    assert record["status"] == "finished" and record["note"] == "Größe"
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "line"),
+    [
+        ("| true", 1, ""),
+        (">/dev/full", 1, "error: standard output: No space left on device\n"),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_study_ends_quietly_where_nobody_reads_and_says_that_the_disk_is_full(
+    streams: str, code: int, line: str
+) -> None:
+    study = Path(sys.executable).with_name("study")
+    words = f"{shlex.quote(str(study))} completion bash {streams}; exit ${{PIPESTATUS[0]}}"
+    bash = ["bash", "-c", words]
+    answer = subprocess.run(bash, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (code, line)
+
+
+def test_a_word_that_is_not_utf_8_gets_one_line(command: list[str], tmp_path: Path) -> None:
+    words = [*map(os.fsencode, command), b"note='Gr\xf6\xdfe'"]
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
+    assert answer.returncode == 1 and answer.stderr.startswith(rb"error: ")
+    assert rb"is not UTF-8" in answer.stderr and answer.stderr.count(b"\n") == 1
+
+
 def test_help_and_config_do_without_torch(typed: Typed) -> None:
     for flag in (["--help"], ["--cfg", "job"]):
         words = [sys.executable, "-X", "importtime", str(RUN), *flag]
         answer = subprocess.run(words, capture_output=True, text=True, check=True)
         assert "hydra" in answer.stderr and not re.search(r"\| +torch$", answer.stderr, re.M)
     assert typed("--hlep").returncode == 2
+
+
+def test_the_stages_that_every_edit_runs_do_without_torch(copy: Copy) -> None:
+    copy.call(sys.executable, "stages/prepare.py")
+    program = """
+import sys
+from my_study.harness.commands import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+    for words in (["stages", "--data", "digits"], ["experiments", "--seeds", "0"]):
+        typed = ["compose", *words, "--experiments", "linear"]
+        copy.call(sys.executable, "-c", program, *typed)
+    assert len(list((copy.folder / "results" / "inputs").glob("*/*.yaml"))) == 3
 
 
 def test_a_sweep_continues_after_a_failed_job_records_both_and_leaves_the_test_split_alone(
@@ -167,7 +227,7 @@ def test_preflight_refuses_a_model_that_fails_and_records_what_it_saw(
 ) -> None:
     answer = typed("preflight=true", WRONG)
     assert answer.returncode == 1
-    said = r"error: \d+ of \d+ checks failed: .*outputs_are_finite_and_in_range"
+    said = r"error: \d+ of \d+ checks failed: .*outputs_are_finite_and_in_range.*"
     assert re.fullmatch(rf"{said}; to see each .*: study check\n", answer.stderr)
     (folder,) = (path.parent for path in tmp_path.glob("runs/*/record.json"))
     record = read_record(folder)
@@ -236,15 +296,23 @@ def test_of_two_processes_with_the_same_run_one_works_and_the_other_waits(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_ends_with_a_checkpoint_and_an_exit_code_that_says_resumable(
-    command: list[str], tmp_path: Path
+    command: list[str], tmp_path: Path, workers: int
 ) -> None:
-    words = [*command, "training.num_epochs=2000"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
+    knobs = ("training.num_epochs=2000", "training.checkpoint_steps=1")
+    words = [*command, *knobs, f"training.num_workers={workers}"]
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         next(line for line in process.stdout if line.startswith("epoch 2 "))
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does, to every process
         said = process.communicate()[1]
     assert process.returncode == 75 == RESUMABLE
     assert re.search(

@@ -1,6 +1,9 @@
 """Training: deterministic, bit-identical when resumed, and equal to a loop of ten lines."""
 
+import itertools
 import math
+import multiprocessing
+import os
 import signal
 from pathlib import Path
 
@@ -10,12 +13,12 @@ from torch import nn
 
 from my_study import data
 from my_study.harness import checks, files
-from my_study.harness.checks.trainer import identical
+from my_study.harness.checks.trainer import difference
 from my_study.harness.configuration import building
 from my_study.harness.errors import StudyError
 from my_study.harness.runs.record import RESULTS
 from my_study.harness.training import checkpoints, determinism
-from my_study.harness.training.prepared import Batch, Split
+from my_study.harness.training.prepared import Batch, Split, batches
 from my_study.harness.training.step import backward, evaluate
 from my_study.harness.training.trainer import Interrupted, NonFiniteLoss, Trainer
 
@@ -79,8 +82,8 @@ def state(trainer: Trainer) -> dict[str, object]:
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(study: Study) -> None:
     first = state(study.fitted())
     torch.rand(7)  # what was drawn before does not matter
-    assert identical(first, state(study.fitted()))
-    assert not identical(first, state(study.fitted("seed=1")))
+    assert not difference(first, state(study.fitted()))
+    assert difference(first, state(study.fitted("seed=1")))
 
 
 def test_the_seed_decides_order_and_noise_besides_the_weights(study: Study) -> None:
@@ -90,7 +93,7 @@ def test_the_seed_decides_order_and_noise_besides_the_weights(study: Study) -> N
         trainer.model.load_state_dict(weights)
         trainer.fit(*study.splits)
         states.append(state(trainer))
-    assert not identical(states[0], states[1])
+    assert difference(states[0], states[1])
 
 
 def test_determinism_can_be_switched() -> None:
@@ -127,7 +130,7 @@ def test_resumed_run_equals_uninterrupted_run(
     resumed.resume()
     assert resumed.step == step
     resumed.fit(*study.splits)
-    assert identical(state(whole), state(resumed))
+    assert not difference(state(whole), state(resumed))
 
 
 @pytest.mark.parametrize("knobs", [("seed=0",), ("training.patience=1", "model.lr=1.0e-12")])
@@ -138,7 +141,7 @@ def test_a_run_resumed_after_its_end_does_no_further_step(
     resumed = study.trainer(*knobs, folder=tmp_path)
     resumed.resume()
     resumed.fit(*study.splits)
-    assert identical(state(whole), state(resumed))
+    assert not difference(state(whole), state(resumed))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_augmentation_changes_training_and_nothing_else(study: Study) -> None:
     assert plain.evaluate(study.splits[0]) == shifted.evaluate(study.splits[0])
     for trainer in (plain, shifted):
         trainer.fit(*study.splits)
-    assert not identical(state(plain), state(shifted))
+    assert difference(state(plain), state(shifted))
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(study: Study) -> None:
@@ -214,7 +217,7 @@ def test_evaluation_is_in_evaluation_mode_and_changes_nothing(study: Study) -> N
     trainer = study.trainer("model.network.dropout=0.9")
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert trainer.evaluate(study.splits[1]) == trainer.evaluate(study.splits[1])
-    assert identical(before, dict(trainer.model.state_dict()))
+    assert not difference(before, dict(trainer.model.state_dict()))
     assert trainer.model.training
 
 
@@ -225,7 +228,7 @@ def test_the_best_epoch_on_validation_is_kept(study: Study, tmp_path: Path) -> N
     assert best["validation_accuracy"] > trainer.history[-1]["validation_accuracy"]
     assert trainer.evaluate(study.splits[1])["accuracy"] == best["validation_accuracy"]
     weights = checkpoints.load_weights(tmp_path / "best.pt")
-    assert identical(weights, dict(trainer.model.state_dict()))
+    assert not difference(weights, dict(trainer.model.state_dict()))
 
 
 def test_patience_ends_training_that_gets_no_better(study: Study) -> None:
@@ -244,7 +247,7 @@ def test_the_time_budget_stops_cleanly_and_can_be_resumed(study: Study, tmp_path
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
     assert resumed.fit(*study.splits) == "epochs"
-    assert identical(state(resumed), state(study.fitted()))
+    assert not difference(state(resumed), state(study.fitted()))
 
 
 def test_a_stopped_run_has_only_the_rest_of_its_time_budget(
@@ -295,7 +298,7 @@ def test_a_corrupt_checkpoint_is_skipped_with_a_warning_and_changes_nothing(
     )
     assert resumed.step == (15 if num_corrupt == 1 else 0)
     resumed.fit(*study.splits)
-    assert identical(state(whole), state(resumed))
+    assert not difference(state(whole), state(resumed))
 
 
 def test_a_corrupt_checkpoint_does_not_outlive_an_intact_one(study: Study, tmp_path: Path) -> None:
@@ -308,22 +311,38 @@ def test_a_corrupt_checkpoint_does_not_outlive_an_intact_one(study: Study, tmp_p
     assert [path.name[11:19] for path in checkpoints.list_checkpoints(tmp_path)] == ["00000014"]
 
 
-def test_a_signal_that_kills_the_workers_too_ends_with_a_checkpoint(
+def test_signals_end_no_process_that_loads_batches(study: Study) -> None:
+    train, _ = study.splits
+    order = determinism.permutation(len(train), seed=0, epoch=0)
+    loaded = batches(train, order, batch_size=1, num_workers=2)
+    first = next(loaded)
+    workers = multiprocessing.active_children()
+    for worker, number in itertools.product(workers, (signal.SIGTERM, signal.SIGINT)):
+        assert worker.pid is not None
+        os.kill(worker.pid, number)
+    targets = [first["target"], *(batch["target"] for batch in loaded)]
+    assert len(workers) == 2
+    assert torch.equal(torch.cat(targets), train[order]["target"])
+
+
+def test_a_signal_in_the_last_validation_leaves_the_end_to_the_resumed_run(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = study.trainer(folder=tmp_path)
+    before = stopped.evaluate
 
-    def die(*_: object) -> dict[str, float]:
-        signal.raise_signal(signal.SIGTERM)
-        raise RuntimeError("DataLoader worker exited unexpectedly")
+    def evaluate_and_signal(split: Split) -> dict[str, float]:
+        if stopped.step == 16:
+            signal.raise_signal(signal.SIGTERM)
+        return before(split)
 
-    monkeypatch.setattr(stopped, "evaluate", die)
-    with pytest.raises(Interrupted, match="by SIGTERM after step 4"):
+    monkeypatch.setattr(stopped, "evaluate", evaluate_and_signal)
+    with pytest.raises(Interrupted, match="by SIGTERM after step 16"):
         stopped.fit(*study.splits)
     resumed = study.trainer(folder=tmp_path)
     resumed.resume()
     resumed.fit(*study.splits)
-    assert identical(state(resumed), state(study.fitted()))
+    assert not difference(state(resumed), state(study.fitted()))
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(study: Study, tmp_path: Path) -> None:

@@ -640,8 +640,8 @@ BUGS = [
     Bug(
         "optimizer of a part of the model",
         "Table",
-        "params=model.parameters(), lr=",
-        "params=list(model.parameters())[:-2], lr=",
+        "params=params, lr=",
+        'params=params[0]["params"][:-2], lr=',
         "a_step_moves_what_is_trainable_and_nothing_else",
         **of("configuration.building"),
     ),

@@ -12,7 +12,7 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
-from zoo import MODELS, make_case
+from cases import ALL, make_case
 
 from my_study.harness import checks
 from my_study.harness.checks import Case, Outcome, preflight
@@ -35,7 +35,7 @@ def study_values(model: str, seed: int) -> dict[str, object]:
 def case_of(job: Job) -> Case:
     """A model of the zoo or of the study, with its rows."""
     name, seed = job
-    for model in MODELS:
+    for model in ALL:
         if model.__name__ == name:
             return make_case(model, seed)
     return preflight.make_case(study_values(name, seed), torch.device("cpu"))
@@ -52,7 +52,7 @@ def check(job: Job) -> tuple[Job, list[Outcome]]:
 
 def main(num_seeds: int) -> int:
     """Prints a line for each check; returns how many alarms were raised."""
-    names = [*(model.__name__ for model in MODELS), *STUDIES]
+    names = [*(model.__name__ for model in ALL), *STUDIES]
     jobs = [(name, seed) for seed in range(num_seeds) for name in names]
     runs: dict[str, list[Outcome]] = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)

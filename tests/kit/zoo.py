@@ -14,15 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from my_study.harness import study
-from my_study.harness.checks import Case, Field, Spec, preflight
-from my_study.harness.checks.data import splits_of
-from my_study.harness.configuration import building, checking, composing, targets
+from my_study.harness.checks import Field, Spec
 from my_study.harness.training.trainer import Trainer
 
-# as `allow = ["zoo"]` under [tool.study] would: the study's own pyproject.toml is left alone
-ALLOWED = (*study.allowed_targets(), "zoo.")
-targets.allowed_targets = lambda: ALLOWED
 NUM_ROWS = 48
 NUM_DRAWN = 4 * NUM_ROWS  # equal rows are dropped
 LENGTH = 6
@@ -299,6 +293,15 @@ def classes(number: int, shape: tuple[str, ...] = (), **more: Any) -> Field:
     return Field(shape=shape, kind="index", low=0, high=number - 1, **more)
 
 
+NEXT_TOKEN = Spec(
+    task="classification",
+    inputs={"tokens": classes(7, ("length",))},
+    target=classes(7, ("length",)),
+    outputs={"logits": LOGITS(shape=["length", 7])},
+    causal="tokens",
+    ordered="tokens",
+    loss="cross_entropy",
+)
 Kind = tuple[Callable[[torch.Generator], Batch], dict[str, Any], Spec]
 MODELS: dict[type[nn.Module], Kind] = {
     Table: (
@@ -309,6 +312,7 @@ MODELS: dict[type[nn.Module], Kind] = {
             inputs={"color": classes(5), "shape": classes(4), "numbers": Field(shape=[4])},
             target=classes(3),
             outputs={"logits": LOGITS(shape=[3])},
+            loss="cross_entropy",
         ),
     ),
     ConvNet: (
@@ -319,6 +323,7 @@ MODELS: dict[type[nn.Module], Kind] = {
             inputs={"image": Field(shape=[1, 6, 6], low=0, high=1)},
             target=classes(4),
             outputs={"logits": LOGITS(shape=[4])},
+            loss="cross_entropy",
         ),
     ),
     Tagger: (
@@ -329,6 +334,8 @@ MODELS: dict[type[nn.Module], Kind] = {
             inputs={"tokens": words(9, "mask"), "mask": MASK},
             target=classes(3, ("length",), mask="mask", padding=IGNORED),
             outputs={"logits": LOGITS(shape=["length", 3], mask="mask")},
+            ordered="tokens",
+            loss="cross_entropy",
         ),
     ),
     Pair: (
@@ -344,6 +351,7 @@ MODELS: dict[type[nn.Module], Kind] = {
             },
             target=classes(2),
             outputs={"probabilities": Field(shape=[2], kind="probabilities")},
+            loss="cross_entropy",
         ),
     ),
     Regression: (
@@ -354,69 +362,12 @@ MODELS: dict[type[nn.Module], Kind] = {
             inputs={"features": Field(shape=[5])},
             target=Field(shape=[]),
             outputs={"prediction": Field(shape=[])},
+            loss="mse",
         ),
     ),
     LanguageModel: (
         text_rows,
         {"num_tokens": 7, "width": 16, "dropout": 0.1},
-        Spec(
-            task="classification",
-            inputs={"tokens": classes(7, ("length",))},
-            target=classes(7, ("length",)),
-            outputs={"logits": LOGITS(shape=["length", 7])},
-            causal="tokens",
-        ),
+        NEXT_TOKEN,
     ),
 }
-
-
-def distinct(batch: Batch) -> Batch:
-    """The first NUM_ROWS rows whose inputs differ, as the preparation of a study ensures it."""
-    kept: dict[bytes, int] = {}
-    for row in range(NUM_DRAWN):
-        inputs = [
-            values[row].numpy().tobytes() for name, values in batch.items() if name != "target"
-        ]
-        kept.setdefault(b"".join(inputs), row)
-    rows = list(kept.values())[:NUM_ROWS]
-    return {name: values[rows] for name, values in batch.items()}
-
-
-@functools.cache
-def default_values() -> dict[str, Any]:
-    """The study's configuration, with the training settings of the checks."""
-    config = composing.compose()
-    checking.check_config(config)
-    values = composing.to_values(config)
-    return {**values, "training": preflight.briefly(values["training"], NUM_ROWS * 3 // 4)}
-
-
-def make_case(
-    model: type[nn.Module], seed: int = 0, knobs: Mapping[str, Any] | None = None
-) -> Case:
-    """The case of a model; rows, weights and every draw depend on the seed."""
-    rows, arguments, spec = MODELS[model]
-    batch = distinct(rows(torch.Generator().manual_seed(seed)))
-    values = dict(default_values())
-    target = f"zoo.{model.__name__}"
-    values |= {"seed": seed, "model": {"network": {"_target_": target, **arguments}, "lr": 0.01}}
-    if "logits" not in spec.outputs:  # there is no accuracy to monitor
-        values |= {"metrics": {}, "training": {**values["training"], "monitor": "loss"}}
-    for name, value in (knobs or {}).items():
-        group, _, key = name.partition(".")
-        values |= {group: {**values[group], key: value}}
-    case: Case = Case(
-        make=lambda: model(**arguments),
-        batch=batch,
-        spec=spec,
-        name=model.__name__,
-        seed=seed,
-        values=values,
-        build=lambda changed: building.rebuild_trainer(
-            changed, splits_of(case)["train"], torch.device("cpu")
-        ),
-        others=preflight.OTHERS,
-        idle=preflight.IDLE,
-        contexts=preflight.CONTEXTS,
-    )
-    return case

@@ -1,6 +1,7 @@
 """What the tests start from: the few rows of `data.fixture`, read as the whole data are."""
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from {{ cookiecutter.project_slug }}.harness.checks import Case, preflight
 from {{ cookiecutter.project_slug }}.harness.configuration import checking, composing
 from {{ cookiecutter.project_slug }}.harness.configuration import messages
+from {{ cookiecutter.project_slug }}.harness.runs import fingerprint
 from {{ cookiecutter.project_slug }}.harness.study import ROOT
 from {{ cookiecutter.project_slug }}.harness.training import determinism
 
@@ -37,21 +39,52 @@ def make_case(*overrides: str) -> Case | str:
     """The model of a configuration with the rows of its data; or why they do not fit."""
     try:
         values = composing.to_values(compose(*overrides))
-        case = preflight.make_case(values, torch.device("cpu"), name=" ".join(overrides))
+        case = preflight.make_case(
+            values,
+            torch.device("cpu"),
+            name=" ".join(overrides),
+            trainings=[
+                each["training"] for each in experiments() if is_of_same_model(each, values)
+            ],
+        )
         case.spec.check_signature(case.fresh().forward)
         return case
     except (*messages.MISTAKES, ValueError) as error:
         return messages.describe_error(error)
 
 
+@functools.cache
+def experiments() -> list[dict[str, Any]]:
+    """The values of each experiment."""
+    return [composing.to_values(compose(f"experiment={name}")) for name in options("experiment")]
+
+
+def is_of_same_model(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    """Whether two configurations name the same class of network."""
+    return bool(left["model"]["network"]["_target_"] == right["model"]["network"]["_target_"])
+
+
+def subjects() -> list[str]:
+    """What is checked: each model, and each experiment that is more than a model as it is."""
+    found, known = [], []
+    for option in [
+        f"{group}={name}" for group in ("model", "experiment") for name in options(group)
+    ]:
+        values = fingerprint.flatten(composing.to_values(compose(option))) | {"test": None}
+        if values not in known:
+            found.append(option)
+            known.append(values)
+    return found
+
+
 def fitting_cases(option: str) -> list[Case]:
-    """An option with each data set and model that it fits; it fails if it fits none.
+    """A model or an experiment as it is; a model with the other data sets that it fits, too.
 
     A model need not fit every data set: it may ask for an input or a value that one lacks.
     """
-    group = "data" if option.startswith("model=") else "model"
-    cases = {name: make_case(option, f"{group}={name}") for name in options(group)}
-    fitting = [case for case in cases.values() if isinstance(case, Case)]
-    reasons = "\n".join(f"{group}={name}: {reason}" for name, reason in cases.items())
-    assert fitting, f"{option} fits no {group}:\n{reasons}"
-    return fitting
+    others = [f"data={name}" for name in options("data")] if option.startswith("model=") else []
+    own = make_case(option)
+    assert isinstance(own, Case), own
+    cases = [own, *(make_case(option, other) for other in others)]
+    fitting = [case for case in cases if isinstance(case, Case)]
+    return [own, *(case for case in fitting if case.values != own.values)]

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from {{ cookiecutter.project_slug }}.harness.checks import Case
 from {{ cookiecutter.project_slug }}.harness.study import ROOT
 
-PUBLISHED = OmegaConf.load(ROOT / "dvc.yaml").vars[0].published.experiments
+VARS = OmegaConf.merge(*OmegaConf.load(ROOT / "dvc.yaml").vars)
 OPTIONS = ("training", "training/schedule", "experiment", "launcher")
 
 
@@ -17,11 +17,16 @@ def build(case: Case) -> None:
     case.build(case.values)
 
 
-@pytest.mark.parametrize("group", ["data", "model"])
-def test_every_data_set_and_every_model_fits_another_and_builds(group: str) -> None:
-    for name in options(group):
-        for case in fitting_cases(f"{group}={name}"):
-            build(case)
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_builds_with_each_data_set_that_it_fits(model: str) -> None:
+    for case in fitting_cases(f"model={model}"):
+        build(case)
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_set_fits_a_model(data: str) -> None:
+    cases = {model: make_case(f"data={data}", f"model={model}") for model in options("model")}
+    assert any(isinstance(case, Case) for case in cases.values()), cases
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,7 @@ def test_every_option_composes_and_builds(option: str) -> None:
     build(case)
 
 
-@pytest.mark.parametrize("experiment", PUBLISHED)
-def test_a_published_experiment_evaluates_the_test_split(experiment: str) -> None:
-    assert compose(f"experiment={experiment}").test is True
+@pytest.mark.parametrize("experiment", [*VARS.published.experiments, *VARS.finetuned.tuned])
+def test_a_published_experiment_evaluates_the_split_that_is_shown(experiment: str) -> None:
+    config = compose(f"experiment={experiment}")
+    assert config.test is True or config.report.split == "validation"

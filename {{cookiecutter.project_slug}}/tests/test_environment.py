@@ -52,6 +52,7 @@ def files(*patterns: str) -> set[Path]:
 
 
 TOOLS = files("src/*/harness/commands/*.py", "src/*/harness/reporting/*.py")
+TOOLS |= files("src/*/harness/runs/scanning.py")  # for stages/report.py
 TRAINING = files("run.py", "src/**/*.py") - TOOLS
 
 

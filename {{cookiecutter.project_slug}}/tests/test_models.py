@@ -1,10 +1,10 @@
-"""The checks of every model. A YAML file in conf/model/ is all that it takes to be tested.
+"""The checks of every model and experiment. A YAML file is all that it takes to be tested.
 
 What each check catches, how to opt out and how to add one of your own: docs/checks.md.
 """
 
 import pytest
-from conftest import fitting_cases, options
+from conftest import fitting_cases, subjects
 
 from {{ cookiecutter.project_slug }}.harness import checks
 
@@ -17,10 +17,10 @@ def marked(check: str) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize(
     "check", [pytest.param(name, marks=marked(name)) for name in checks.CHECKS]
 )
-@pytest.mark.parametrize("model", options("model"))
-def test_model(model: str, check: str) -> None:
+@pytest.mark.parametrize("option", subjects(), ids=lambda option: option.removeprefix("model="))
+def test_model(option: str, check: str) -> None:
     reasons = []
-    cases = fitting_cases(f"model={model}")
+    cases = fitting_cases(option)
     for case in cases:
         try:
             checks.run_one(case, check)

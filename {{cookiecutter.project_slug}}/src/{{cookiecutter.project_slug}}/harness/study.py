@@ -5,20 +5,42 @@ import importlib.util
 import tomllib
 from pathlib import Path
 
+from .errors import StudyError
+
 PACKAGE = __package__.rpartition(".")[0]  # my_study, of which this is my_study.harness
 ROOT = Path(__file__).resolve().parents[3]  # the study's folder
 
 
-@functools.cache
-def allowed_targets() -> tuple[str, ...]:
+def allowed_targets(*, added: bool = False) -> tuple[str, ...]:
     """What a `_target_` may name: prefixes, each ending in a dot.
 
-    This study, torch.nn, torch.optim, and what `[tool.study] allow` in pyproject.toml adds.
+    This study, torch.nn, torch.optim, and what `[tool.study] allow` in pyproject.toml adds; with
+    `added`, the last alone.
+
+    Raises:
+        StudyError: pyproject.toml cannot be read, or what it allows is no list of names.
+    """
+    names = tuple(f"{name.rstrip('.')}." for name in allow_list())
+    return names if added else (f"{PACKAGE}.", "torch.nn.", "torch.optim.", *names)
+
+
+@functools.cache
+def allow_list() -> list[str]:
+    """What `[tool.study] allow` in pyproject.toml names, as it stands there.
+
+    Raises:
+        StudyError: the file cannot be read, or names something else than packages.
     """
     path = ROOT / "pyproject.toml"
-    settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    added = settings.get("tool", {}).get("study", {}).get("allow", [])
-    return (f"{PACKAGE}.", "torch.nn.", "torch.optim.", *(f"{name.rstrip('.')}." for name in added))
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise StudyError(f"pyproject.toml: cannot be read ({error})") from error
+    names = settings.get("tool", {}).get("study", {}).get("allow", [])
+    if not isinstance(names, list) or not all(isinstance(item, str) and item for item in names):
+        wrong = f"pyproject.toml: allow={names!r} under [tool.study]: must be a list of names"
+        raise StudyError(f'{wrong}, such as ["torchvision.models."]')
+    return names
 
 
 def conf_of(package: str) -> Path:

@@ -31,6 +31,7 @@ from .state import (
     the_batch_is_left_as_it_was,
     the_same_seed_gives_the_same_bits,
 )
+from .statistics import running_statistics_are_those_of_the_data
 from .flow import (
     a_batch_of_one_equals_its_row,
     contradictions_are_not_fitted,
@@ -41,8 +42,9 @@ from .flow import (
     padding_changes_nothing,
     permuting_the_batch_permutes_the_output,
     predictions_do_not_see_the_target,
-    the_loss_is_a_mean,
+    the_order_of_positions_counts,
 )
+from .loss import the_loss_is_a_mean, the_loss_is_the_declared_one
 from .learning import (
     gradients_equal_finite_differences,
     real_labels_generalise_and_shuffled_ones_do_not,
@@ -53,6 +55,7 @@ from .trainer import (
     a_resumed_run_equals_an_uninterrupted_one,
     the_trainer_equals_a_reference_loop,
 )
+from .metrics import metrics_are_best_for_right_predictions
 from .knobs import every_knob_acts, misspelt_keys_are_refused
 
 __all__ = [
@@ -81,6 +84,7 @@ __all__ = [
     "extreme_values_stay_finite",
     "gradients_equal_finite_differences",
     "layers_are_more_than_one_linear_map",
+    "metrics_are_best_for_right_predictions",
     "misspelt_keys_are_refused",
     "no_device_is_hard_coded",
     "no_position_sees_a_later_one",
@@ -93,6 +97,7 @@ __all__ = [
     "real_labels_generalise_and_shuffled_ones_do_not",
     "run",
     "run_one",
+    "running_statistics_are_those_of_the_data",
     "saved_weights_restore_the_model",
     "table",
     "the_batch_is_as_specified",
@@ -101,6 +106,8 @@ __all__ = [
     "the_first_loss_is_that_of_guessing",
     "the_loss_falls_at_every_small_step",
     "the_loss_is_a_mean",
+    "the_loss_is_the_declared_one",
+    "the_order_of_positions_counts",
     "the_same_seed_gives_the_same_bits",
     "the_trainer_equals_a_reference_loop",
     "three_instances_are_fitted_perfectly",

@@ -14,7 +14,7 @@ from ..training.metrics import IGNORED
 from ..training.prepared import Batch
 from ..training.trainer import Trainer
 from .failures import NotApplicable
-from .spec import Spec, expand_mask, valid
+from .spec import Field, Spec, expand_mask, valid
 
 Outputs = Mapping[str, Tensor]
 Forward = Callable[[nn.Module, Batch], Outputs]
@@ -51,7 +51,8 @@ class Case:
     Args:
         make: Makes the model, with weights drawn from torch's generator: a class, or a function
             without arguments. A module is enough for the checks that need no second model.
-        batch: At least 8 rows, with a field `target`; better 24, with every class.
+        batch: At least 8 rows, with a field `target` if the task has one; better 24, with every
+            class.
         spec: The fields of the batch and the outputs of the model.
         name: The model or its configuration, for messages.
         seed: The seed of the weights and of everything that a check draws.
@@ -64,8 +65,8 @@ class Case:
         others: Other values of a knob, by its dotted name, where they cannot be guessed (for a
             number they can).
         idle: Knobs that must not change a number, by dotted name, with the reason.
-        contexts: Values of other knobs, to be tried where a knob has no effect otherwise: patience
-            has an effect only if the model stops improving.
+        contexts: Values of other knobs, or of all `training`, to be tried where a knob has no
+            effect otherwise: patience has an effect only if the model stops improving.
 
     Raises:
         ValueError: the batch is too small.
@@ -86,8 +87,21 @@ class Case:
     contexts: Sequence[Values] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.batch.get("target", ())) < 8:
-            raise ValueError("batch: needs a `target`, and at least 8 rows")
+        if self.spec.target is not None and "target" not in self.batch:
+            raise ValueError("batch: needs a `target`, which the spec declares")
+        if self.num_rows < 8:
+            raise ValueError("batch: needs at least 8 rows")
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows of the batch."""
+        return num_rows(self.batch)
+
+    def target(self) -> Field:
+        """The field of the target; raises NotApplicable if the task has none."""
+        if self.spec.target is None:
+            raise NotApplicable("the task has no target")
+        return self.spec.target
 
     def rows(self) -> Batch:
         """A copy of the batch, on the device."""
@@ -123,19 +137,29 @@ class Case:
             optimizer.step()
             yield outputs
 
-    def outputs(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The declared outputs, and the loss if the batch has a target, without gradients.
+    def has_loss(self, batch: Batch) -> bool:
+        """Whether `forward` returns a loss: if it gets the target, or if the task has none."""
+        return "target" in batch or self.spec.target is None
 
-        Each call draws the same random numbers. Positions that a mask excludes are zero.
+    def predictions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The declared outputs for the inputs of a batch, without the target and the loss."""
+        outputs = self.outputs(model, without_target(batch))
+        return {name: outputs[name] for name in self.spec.outputs}
+
+    def outputs(self, model: nn.Module, batch: Batch, number: int = 0) -> dict[str, Tensor]:
+        """The declared outputs, and the loss where there is one, without gradients.
+
+        Each call with a number draws the same random numbers. Positions that a mask excludes are
+        zero.
         """
-        seed_everything(mix(self.seed, 2))
+        seed_everything(mix(self.seed, 2, number))
         with torch.no_grad():
             found = self.forward(model, batch)
         outputs = {name: found[name] for name in self.spec.outputs}
         for name, item in self.spec.outputs.items():
             if (counted := valid(batch, item)) is not None:
                 outputs[name] = outputs[name].masked_fill(~expand_mask(counted, outputs[name]), 0)
-        return outputs | ({"loss": found["loss"]} if "target" in batch else {})
+        return outputs | ({"loss": found["loss"]} if self.has_loss(batch) else {})
 
     def precise(self, model: nn.Module) -> tuple[nn.Module, Batch, float]:
         """Model and rows in float64 if the model allows it, and the tolerance for equal outputs.
@@ -158,7 +182,7 @@ class Case:
 
     def other_values(self, name: str, batch: Batch, number: int = 0) -> Tensor:
         """Other values of an input or the target: each differs, and is within its range."""
-        item = self.spec.target if name == "target" else self.spec.inputs[name]
+        item = self.spec.fields[name]
         values = batch[name]
         seed_everything(mix(self.seed, 3, number))
         if item.kind == "index":
@@ -187,6 +211,11 @@ def flatten(values: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def num_rows(batch: Batch) -> int:
+    """The number of rows of a batch."""
+    return len(next(iter(batch.values())))
 
 
 def take(batch: Batch, rows: Any) -> Batch:

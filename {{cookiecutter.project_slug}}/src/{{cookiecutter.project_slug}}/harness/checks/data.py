@@ -2,18 +2,22 @@
 
 import hashlib
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..training.prepared import Batch, batches
+from ..training.prepared import Batch, batches, cut_padding
 from ..training.step import to_device
-from .case import Case, take
+from .case import Case, num_rows, take
 from .failures import Failed
 from .fitting import counted_targets
 from .running import check
+from .spec import check_shape
+
+NUM_COLUMNS = 64  # of a field, whose statistics are looked at
 
 
 class Rows(Dataset[Batch]):
@@ -23,7 +27,7 @@ class Rows(Dataset[Batch]):
         self.batch = batch
 
     def __len__(self) -> int:
-        return len(self.batch["target"])
+        return num_rows(self.batch)
 
     def __getitem__(self, index: object) -> Batch:
         return take(self.batch, torch.as_tensor(index))
@@ -36,13 +40,17 @@ def splits_of(case: Case) -> Mapping[str, Dataset[Batch]]:
 
 def hold_out(batch: Batch) -> dict[str, Dataset[Batch]]:
     """Splits a batch in two: every fourth row of each class is held out for validation."""
-    target = batch["target"]
-    order = torch.argsort(target, stable=True) if target.dim() == 1 else torch.arange(len(target))
-    held_out = torch.arange(len(target)) % 4 == 3
-    return {
-        "train": Rows(take(batch, order[~held_out])),
-        "validation": Rows(take(batch, order[held_out])),
-    }
+    train, held_out = hold_out_rows(num_rows(batch), batch.get("target"))
+    return {"train": Rows(take(batch, train)), "validation": Rows(take(batch, held_out))}
+
+
+def hold_out_rows(count: int, target: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows to train on, and every fourth of each class."""
+    order = torch.arange(count)
+    if target is not None and target.dim() == 1:
+        order = torch.argsort(target, stable=True)
+    held_out = torch.arange(count) % 4 == 3
+    return order[~held_out], order[held_out]
 
 
 def all_rows(split: Dataset[Batch]) -> Batch:
@@ -62,7 +70,8 @@ def the_batch_is_as_specified(case: Case) -> None:
     """Names, shapes, types and ranges of a batch agree with the spec, and `forward` takes them.
 
     Catches: a spec that is out of date, pixels that were not divided by 255, class indices that
-    begin at 1, a mask of integers, an argument of `forward` that no batch has.
+    begin at 1, a mask of integers, an argument of `forward` that no batch has, padding that is cut
+    in one field and not in another.
     False alarms: 0 of 270 runs on correct models.
     Source: own; most other checks rely on the spec.
     """
@@ -74,16 +83,38 @@ def the_batch_is_as_specified(case: Case) -> None:
         name, _, seen = str(error).partition("`: ")
         tensor = f"{name}`" if seen else "the batch"
         raise Failed(tensor, seen or str(error), "agreement with data.spec") from error
+    _check_padding(case)
+
+
+def _check_padding(case: Case) -> None:
+    """Raises Failed if fields of one length differ in it once padding is cut."""
+    padding = (case.values or {}).get("data", {}).get("padding")
+    if padding is None:
+        return
+    shortest = case.batch[padding["mask"]].sum(1).argmin()
+    cut, sizes = cut_padding(take(case.batch, shortest[None]), padding), dict[str, int]()
+    for name, item in case.spec.fields.items():
+        try:
+            check_shape(name, item, cut[name], sizes)
+        except ValueError as error:
+            seen = f"{str(error).partition('`: ')[2]}, in a batch of the shortest row"
+            expected = "fields that are cut to one length"
+            raise Failed(f"`{name}`", seen, expected, CUT) from error
+
+
+CUT = "data.padding.fields lacks a field that data.padding.mask is the mask of"
 
 
 @check(
     "duplicates in the raw table (opt out if equal rows are common), splits drawn row by row from "
-    "augmented or windowed data, a class that was filtered out, a column computed from the target"
+    "augmented or windowed data, a class that was filtered out, a column computed from the target, "
+    "a column normalised by statistics of all rows"
 )
 def the_data_are_sane(case: Case) -> None:
     """No contradictions, no row in two splits, every class in training, no target among the inputs.
 
-    Batches are also the same with 0 and with 2 worker processes.
+    No column has a mean of 0 and a deviation of 1 over all splits together. Batches are also the
+    same with 0 and with 2 worker processes.
     Catches: leaks and mistakes in the data, which every model would learn.
     False alarms: 0 of 270 runs on correct models.
     Source: Kaufman et al., "Leakage in Data Mining" (2012); Kapoor and Narayanan, "Leakage and the
@@ -97,18 +128,44 @@ def the_data_are_sane(case: Case) -> None:
             case.spec.check_batch(rows)
         except ValueError as error:
             raise Failed(f"split {name}", str(error), "agreement with data.spec") from error
-        for number in range(len(rows["target"])):
+        targets = rows.get("target", torch.zeros(num_rows(rows)))
+        for number, mine in enumerate(targets):
             key = _hash(case, rows, number)
-            other, row, target = seen.setdefault(key, (name, number, rows["target"][number]))
+            other, row, target = seen.setdefault(key, (name, number, mine))
             if other != name:
                 text = f"row {number} is also row {row} of {other}"
                 raise Failed(f"split {name}", text, "no row in two splits")
             # a text may have several continuations
-            if case.spec.causal is None and not torch.equal(target, rows["target"][number]):
+            if case.spec.causal is None and not torch.equal(target, mine):
                 text = f"rows {row} and {number} have equal inputs and different targets"
                 raise Failed(f"split {name}", text, "no contradictions")
-    _check_targets(case, all_rows(splits["train"]))
+    _check_normalisation(case, [all_rows(split) for split in splits.values()])
+    if case.spec.target is not None:
+        _check_targets(case, all_rows(splits["train"]))
     _check_workers(splits["train"])
+
+
+def _check_normalisation(case: Case, splits: Sequence[Batch]) -> None:
+    """Raises Failed if a column has mean 0 and deviation 1 over all splits, and not in training."""
+    for name, item in case.spec.fields.items():
+        if item.kind != "float" or item.mask is not None:
+            continue
+        parts = [rows[name].reshape(len(rows[name]), -1).double() for rows in splits]
+        for index in range(min(parts[0].shape[1], NUM_COLUMNS)):
+            train, every = parts[0][:, index], torch.cat(parts)[:, index]
+            # two values may be -1 and 1 by design
+            values = set(every.tolist())
+            if len(values) > 2 and _off_normal(every) < 1e-4 < 1e-2 < _off_normal(train):
+                seen = "has a mean of 0 and a deviation of 1 over all splits together"
+                expected = "statistics of the rows of training only"
+                cause = "a normalisation before the split: validation and test rows take part in it"
+                raise Failed(f"`{name}`", seen, expected, cause)
+
+
+def _off_normal(column: torch.Tensor) -> float:
+    """How far mean and standard deviation are from 0 and 1."""
+    apart = min(abs(float(column.std(correction=number)) - 1) for number in (0, 1))
+    return abs(float(column.mean())) + apart
 
 
 def _hash(case: Case, rows: Batch, number: int) -> bytes:
@@ -124,8 +181,7 @@ def _check_targets(case: Case, train: Batch) -> None:
     target = train["target"]
     counted = target[counted_targets(case, train)]
     if case.spec.task == "classification":
-        low = int(case.spec.target.low or 0)
-        missing = set(range(low, low + case.spec.num_classes)) - set(counted.tolist())
+        missing = set(case.spec.labels) - set(counted.tolist())
         # a vocabulary has rare words: every class is required only where an instance has one class
         if missing and target.dim() == 1:
             raise Failed("split train", f"no row is of class {min(missing)}", "every class")

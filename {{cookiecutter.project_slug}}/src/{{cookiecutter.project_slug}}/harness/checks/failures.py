@@ -41,5 +41,11 @@ def failing_line(error: Exception) -> str:
 
 def one_line(error: Exception) -> str:
     """The type of an exception and the first line of its message."""
+    if isinstance(error, KeyError) and error.args:
+        key = error.args[0]
+        key = f"of {len(key)} bytes" if isinstance(key, bytes) else repr(key)
+        return f"KeyError: there is no key {key}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines and isinstance(error, AssertionError):
+        return "an assertion does not hold"
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"

@@ -12,7 +12,7 @@ from ..training.metrics import IGNORED
 from ..training.prepared import Batch
 from .case import Case, take
 from .failures import NotApplicable
-from .spec import valid
+from .spec import expand_mask, valid
 
 RATES = (0.01, 0.002, 0.05)  # learning rates of Adam; the first suits most models
 NUM_STEPS = 200
@@ -60,13 +60,14 @@ def calibrate(case: Case, model: nn.Module, batch: Batch) -> None:
         norm.momentum = momentum
 
 
-def memorise(case: Case, batch: Batch) -> tuple[bool, dict[str, Tensor]]:
+def memorise(case: Case, batch: Batch) -> tuple[bool, dict[str, Tensor], float]:
     """Trains new models on a few rows until one has memorised them, one for each rate.
 
     Returns:
-        Whether one has, and the outputs of the last model in evaluation mode.
+        Whether one has; the outputs of the best in evaluation mode, and its learning rate.
     """
     outputs: dict[str, Tensor] = {}
+    best, kept, chosen = math.inf, outputs, RATES[0]
     for rate in RATES:
         model = case.fresh()
         with without_dropout(model):
@@ -75,40 +76,44 @@ def memorise(case: Case, batch: Batch) -> tuple[bool, dict[str, Tensor]]:
                     calibrate(case, model, batch)
                     outputs = case.outputs(model.eval(), batch)
                     if is_memorised(case, outputs, batch):
-                        return True, outputs
-    return False, outputs
+                        return True, outputs, rate
+        reached = error(case, outputs, batch)
+        if not kept or reached < best or math.isnan(best):
+            best, kept, chosen = reached, outputs, rate
+    return False, kept, chosen
 
 
 def counted_targets(case: Case, batch: Batch) -> Tensor:
     """A mask in the shape of the target: true where a target counts."""
-    target = batch["target"]
-    counted = valid(batch, case.spec.target)
-    mask = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
-    return mask & (target != IGNORED) if case.spec.target.kind == "index" else mask
+    field, target = case.target(), batch["target"]
+    counted = valid(batch, field)
+    mask = torch.ones_like(target, dtype=torch.bool)
+    mask = mask if counted is None else mask & expand_mask(counted, target)
+    return mask & (target != IGNORED) if field.kind == "index" else mask
 
 
 def is_memorised(case: Case, outputs: dict[str, Tensor], batch: Batch) -> bool:
     """Whether the predictions are close to the targets, and the model's own loss is small.
 
     In a classification every class must be right, with a high likelihood. The bound on the loss
-    allows label smoothing of 0.1, and not a second softmax.
+    allows label smoothing of 0.1, and not a second softmax; a coupled loss may have other terms.
     """
     reached = error(case, outputs, batch)
     if case.spec.task == "regression":
         counted = counted_targets(case, batch)
         return reached < 0.02 * float(batch["target"][counted].var(correction=0) + 1e-12)
     chance = math.log(case.spec.num_classes)
-    small = reached < 0.2 * chance and float(outputs["loss"]) < 0.4 * chance
-    return small and share_right(case, outputs, batch) == 1
+    small = case.spec.coupled or float(outputs["loss"]) < 0.4 * chance
+    return small and reached < 0.2 * chance and share_right(case, outputs, batch) == 1
 
 
 def error(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> float:
     """The mean squared error of the predictions, or their mean negative log-likelihood."""
-    prediction, target = outputs[case.spec.prediction], batch["target"]
     counted = counted_targets(case, batch)
+    prediction, target = outputs[case.spec.prediction], batch["target"]
     if case.spec.task == "regression":
         return float((prediction.reshape(target.shape) - target)[counted].square().mean())
-    labels = (target - int(case.spec.target.low or 0))[counted]
+    labels = (target - case.spec.labels.start)[counted]
     return float(F.nll_loss(log_likelihood(case, prediction, target)[counted], labels))
 
 
@@ -116,7 +121,7 @@ def share_right(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> floa
     """The share of targets that equal the most likely class."""
     target, counted = batch["target"], counted_targets(case, batch)
     guess = log_likelihood(case, outputs[case.spec.prediction], target).argmax(-1)
-    return float((guess + int(case.spec.target.low or 0) == target)[counted].float().mean())
+    return float((guess + case.spec.labels.start == target)[counted].float().mean())
 
 
 def log_likelihood(case: Case, prediction: Tensor, target: Tensor) -> Tensor:
@@ -132,18 +137,21 @@ def log_likelihood(case: Case, prediction: Tensor, target: Tensor) -> Tensor:
 def distinct_rows(case: Case, num_rows: int) -> Batch:
     """A few rows with different inputs, and with different targets where there are enough.
 
-    For a causal model their first positions differ: nothing else reaches the first output.
+    For a causal model their first positions differ: nothing else reaches the first output. And
+    where there are enough, equal pairs of positions have equal targets: it may see no further back.
     """
+    case.target()
     batch = case.rows()
-    target = batch["target"].reshape(len(batch["target"]), -1)
+    target = batch["target"].reshape(case.num_rows, -1)
     chosen: list[int] = []
-    for row in range(len(target)):
-        if len(chosen) < num_rows and not any(same(case, batch, row, one) for one in chosen):
-            if not any(torch.equal(target[row], target[one]) for one in chosen):
+    for strict in (2, 1, 0):  # in case there are too few different targets
+        for row in range(len(target)):
+            if len(chosen) == num_rows or any(same(case, batch, row, one) for one in chosen):
+                continue
+            if strict and any(torch.equal(target[row], target[one]) for one in chosen):
+                continue
+            if strict < 2 or not _contradicts(case, take(batch, [*chosen, row])):
                 chosen.append(row)
-    for row in range(len(target)):  # in case there are too few different targets
-        if len(chosen) < num_rows and not any(same(case, batch, row, one) for one in chosen):
-            chosen.append(row)
     if len(chosen) < 2:
         raise NotApplicable("the batch has no two rows that differ")
     return take(batch, chosen)
@@ -155,3 +163,18 @@ def same(case: Case, batch: Batch, left: int, right: int) -> bool:
         first = batch[case.spec.causal][:, 0]
         return torch.equal(first[left], first[right])
     return all(torch.equal(batch[name][left], batch[name][right]) for name in case.spec.inputs)
+
+
+def _contradicts(case: Case, rows: Batch) -> bool:
+    """Whether in a causal model two equal pairs of positions have different targets."""
+    if case.spec.causal is None:
+        return False
+    inputs, target = rows[case.spec.causal], rows["target"]
+    if target.shape[:2] != inputs.shape[:2]:
+        return False
+    pairs = torch.stack([inputs[:, :-1], inputs[:, 1:]], dim=2).flatten(0, 1)
+    known: dict[bytes, Tensor] = {}
+    for pair, wanted in zip(pairs.cpu(), target[:, 1:].flatten(0, 1), strict=True):
+        if not torch.equal(known.setdefault(pair.numpy().tobytes(), wanted), wanted):
+            return True
+    return False

@@ -2,16 +2,20 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .case import Case, Values, flatten
 from .failures import Failed
 from .running import check
 from .static import program
-from .trainer import identical, results, run_to_end
+from .trainer import difference, results, run_to_end
 
+# lists of names of parameters: a name that is changed means none
+PATTERNS = ("training.freeze", "training.groups.*.parameters")
 # for each context: the weights at the beginning, and the results of the run
 Baselines = dict[str, tuple[dict[str, Tensor], dict[str, Any]]]
 
@@ -48,6 +52,8 @@ def knobs(values: Values) -> Iterator[tuple[str, Any]]:
     for name, value in flatten(values):
         path = name.split(".")
         if path[0] in ("model", "training") and path[-1][0] != "_" and "opt_outs" not in path:
+            if any(fnmatchcase(name, pattern) for pattern in PATTERNS):
+                continue
             yield name, value
 
 
@@ -88,7 +94,7 @@ def _with(values: Values, changes: Values) -> Any:
     changed = copy.deepcopy(dict(values))
     for name, value in changes.items():
         node, key = _parent(changed, name)
-        node[key] = value
+        node[key] = copy.deepcopy(value)
     return changed
 
 
@@ -116,7 +122,7 @@ def _acts(case: Case, baselines: Baselines, change: Values, context: Values) -> 
         return True
     trainer.model.load_state_dict(start)
     try:
-        return not identical(expected, results(run_to_end(case, trainer)))
+        return bool(difference(expected, results(run_to_end(case, trainer))))
     except Exception:  # pylint: disable=broad-exception-caught  # an error is an effect
         return True
 
@@ -138,7 +144,7 @@ def _is_drawn_differently(left: Tensor, right: Tensor) -> bool:
     """Whether two initial weights have different distributions, not only another order of draws."""
     if left.numel() < 16 or not left.is_floating_point():
         is_constant = left.numel() < 16 and bool((left == left.reshape(-1)[:1]).all())
-        return is_constant and not identical(left, right)
+        return is_constant and not torch.equal(left, right)
     before, after = float(left.std()), float(right.std())
     return abs(after - before) > 0.3 * max(after, before)
 
@@ -154,6 +160,8 @@ def misspelt_keys_are_refused(case: Case) -> None:
     values, make = program(case)
     for name, value in knobs(values):
         parent, _, key = name.rpartition(".")
+        if "." in parent and "_target_" not in _parent(values, name)[0]:
+            continue  # a dictionary that an argument takes: its keys are data
         wrong = misspell(key)
         changed = _with(values, {f"{parent}.{wrong}": value})
         del _parent(changed, name)[0][key]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..training.determinism import mix, seed_everything
 from ..training.prepared import Batch
-from .case import Case, without_target
+from .case import Case
 from .data import split_rows
 from .failures import Failed, NotApplicable
 from .fitting import RATES, counted_targets, distinct_rows, error, memorise, share_right
@@ -30,10 +30,11 @@ def three_instances_are_fitted_perfectly(case: Case) -> None:
     Source: "A Recipe for Training Neural Networks" (Karpathy, 2019): overfit one batch.
     """
     batch = distinct_rows(case, 3)
-    memorised, outputs = memorise(case, batch)
+    memorised, outputs, rate = memorise(case, batch)
     if memorised:
         return
     rates = ", ".join(f"{rate:g}" for rate in RATES)
+    tried = f"Adam at {rate:g}, the best of {rates}"
     loss = float(outputs["loss"])
     if case.spec.task == "regression":
         reached = f"an error of {error(case, outputs, batch):.3g}"
@@ -41,7 +42,7 @@ def three_instances_are_fitted_perfectly(case: Case) -> None:
     else:
         reached = f"{share_right(case, outputs, batch):.0%} right"
         expected = "every class right, and a small loss, in evaluation mode"
-    seen = f"three instances end at {reached} and a loss of {loss:.3g} (Adam at {rates})"
+    seen = f"three instances end at {reached} and a loss of {loss:.3g} ({tried})"
     cause = None
     if loss < 0.02:
         cause = "a loss that is not computed from the prediction and the targets of the batch"
@@ -196,6 +197,7 @@ def real_labels_generalise_and_shuffled_ones_do_not(case: Case) -> None:
     Source: Zhang et al., "Understanding deep learning requires rethinking generalization" (2017);
     Ojala and Garriga, "Permutation Tests for Studying Classifier Performance" (2010).
     """
+    case.target()
     train, held_out = split_rows(case)
     guess = _error_of_guessing(case, train, held_out)
     real, shuffled = math.inf, 0.0
@@ -215,7 +217,7 @@ def _best_held_out(case: Case, train: Batch, held_out: Batch, number: int) -> fl
     model, best = case.fresh(number), math.inf
     for step, _ in enumerate(case.train(model, train, lr=0.005, num_steps=120), 1):
         if step % 4 == 0:
-            outputs = case.outputs(model.eval(), without_target(held_out))
+            outputs = case.predictions(model.eval(), held_out)
             best = min(best, error(case, outputs, held_out))
     return best
 
@@ -226,8 +228,8 @@ def _error_of_guessing(case: Case, train: Batch, held_out: Batch) -> float:
     target = held_out["target"][counted_targets(case, held_out)]
     if case.spec.task == "regression":
         return float((target - seen.mean()).square().mean())
-    low, num_classes = int(case.spec.target.low or 0), case.spec.num_classes
-    counts = torch.bincount(seen - low, minlength=num_classes).float() + 1
+    low = case.spec.labels.start
+    counts = torch.bincount(seen - low, minlength=case.spec.num_classes).float() + 1
     return float(-(counts / counts.sum()).log()[target - low].mean())
 
 
@@ -236,8 +238,8 @@ def _shuffle(case: Case, train: Batch, number: int) -> Tensor:
     target, counted = train["target"].clone(), counted_targets(case, train)
     seed_everything(mix(case.seed, 5, number))
     if case.spec.task == "classification" and target.dim() == 1:
-        low, num_classes = int(case.spec.target.low or 0), case.spec.num_classes
-        for label in range(low, low + num_classes):
+        low, num_classes = case.spec.labels.start, case.spec.num_classes
+        for label in case.spec.labels:
             rows = torch.nonzero(train["target"] == label).flatten()
             order = (torch.randperm(len(rows)) + 1 + label - low).to(target)
             target[rows] = low + order % num_classes

@@ -7,13 +7,14 @@ import torch
 from torch.utils.data import Dataset
 
 from ..configuration.building import build_network, read_fixture, rebuild_trainer
-from ..configuration.messages import suggest
-from ..errors import StudyError
+from ..errors import StudyError, suggest
 from ..runs.reads import forget_read
 from ..runs.record import Record
+from ..training.preparation import encode, gather_inputs
 from ..training.prepared import Batch, Split
 from . import CHECKS, Case, Outcome, Spec, run
-from .data import all_rows, hold_out
+from .case import take
+from .data import Rows, all_rows, hold_out_rows
 
 # A check trains for a few steps
 BRIEFLY = {"num_epochs": 2, "num_workers": 0, "compile": False, "max_minutes": None}
@@ -35,7 +36,7 @@ OTHERS: dict[str, list[Any]] = {
 # patience has an effect where the model does not change, or where it diverges
 CONTEXTS = (
     {"model.lr": 1e-12, "training.num_epochs": 3},
-    {"model.lr": 0.3, "training.num_epochs": 5},
+    {"model.lr": 0.3, "training.num_epochs": 12},
 )
 
 
@@ -45,6 +46,7 @@ def make_case(
     splits: Mapping[str, Dataset[Batch]] | None = None,
     *,
     name: str = "model",
+    trainings: Sequence[Mapping[str, Any]] = (),
 ) -> Case:
     """The case of a configuration: its model on the few rows of `data.fixture`.
 
@@ -52,7 +54,8 @@ def make_case(
         values: A configuration, resolved and checked.
         device: Where the model runs.
         splits: The splits of these rows, if they are prepared; None reads and splits them here.
-        name: The configuration, for messages: `model=cnn`.
+        name: The configuration, for messages: `model=NAME`.
+        trainings: Other values of `training`, under which a knob may have its effect.
 
     Raises:
         StudyError: the spec of the data is missing or wrong, or the fixture cannot be read.
@@ -74,16 +77,21 @@ def make_case(
         splits=splits,
         others=OTHERS,
         idle=IDLE,
-        contexts=CONTEXTS,
+        contexts=(*CONTEXTS, *({"training": briefly(each, num_rows)} for each in trainings)),
     )
 
 
 def _read_rows(values: Mapping[str, Any]) -> tuple[Batch, Mapping[str, Dataset[Batch]]]:
-    """The rows of `data.fixture` as one batch, and as splits."""
-    fields = read_fixture(values)
+    """The rows of `data.fixture` as one batch, and as splits; an encoder is fitted on the first."""
+    found, encoder, splitter = read_fixture(values)
+    fields = gather_inputs(found, splitter)
     forget_read(values["data"]["fixture"])  # the record lists what training read
+    raw = fields.get("target")
+    target = None if raw is None or raw.dtype.kind not in "biuf" else torch.from_numpy(raw)
+    train, held_out = hold_out_rows(len(next(iter(fields.values()))), target)
+    fields, _ = encode(fields, train.tolist(), encoder)
     batch = {name: torch.from_numpy(field) for name, field in fields.items()}
-    return batch, hold_out(batch)
+    return batch, {"train": Rows(take(batch, train)), "validation": Rows(take(batch, held_out))}
 
 
 def briefly(training: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def check_model(
     Args:
         values: A configuration, resolved and checked.
         device: Where the model runs.
-        name: The configuration, for messages: `model=cnn`.
+        name: The configuration, for messages: `model=NAME`.
         slow: Whether to run the slow checks too, which take seconds each.
 
     Raises:

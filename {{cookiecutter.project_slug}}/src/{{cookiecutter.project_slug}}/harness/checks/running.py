@@ -56,11 +56,15 @@ def _checked(function: Check, cause: str) -> Check:
         except NotApplicable:
             raise
         except Exception as error:
-            failure = Failed(failing_line(error), one_line(error), "no error", cause)
+            why = UNKNOWN if isinstance(error, KeyError) else cause
+            failure = Failed(failing_line(error), one_line(error), "no error", why)
             failure.where = where
             raise failure from error
 
     return checked
+
+
+UNKNOWN = "an input, output or target that has another name, or that the task does not have"
 
 
 @contextmanager

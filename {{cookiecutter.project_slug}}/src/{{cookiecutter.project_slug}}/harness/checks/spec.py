@@ -13,7 +13,8 @@ from ..training.metrics import IGNORED
 from ..training.prepared import Batch
 
 KINDS = ("float", "index", "mask", "logits", "probabilities")
-TASKS = ("classification", "regression")
+TASKS = ("classification", "regression", "unsupervised")
+LOSSES = {"cross_entropy": "classification", "mse": "regression", "mae": "regression"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,18 @@ class Spec:
     """The task of a model.
 
     Args:
-        task: `classification`, where `target` is the index of a class, or `regression`.
+        task: `classification`, where `target` is the index of a class, `regression`, or
+            `unsupervised` (an autoencoder, a contrastive loss): without a target.
         inputs: The arguments of `forward`, by name, with the masks and without the target.
-        target: The tensor to predict.
+        target: The tensor to predict; None if the task is unsupervised.
         outputs: What `forward` returns besides `loss`, by name; the first is the prediction.
         causal: The input of a causal model: an output at a position (first axis) must not depend
             on later positions. None if the model is not causal.
+        ordered: The input whose order of positions (first axis) counts: words, not a set.
+        loss: What `loss` is the mean of, over all targets that count: `cross_entropy` (of one class
+            of several, or of yes and no), `mse` or `mae`. None for any other loss.
+        coupled: Whether the loss of a row depends on the other rows of its batch: a contrastive
+            loss, or one that balances experts.
         opt_outs: Checks that do not hold here, by name, with the reason.
 
     Raises:
@@ -75,9 +82,12 @@ class Spec:
 
     task: str
     inputs: Mapping[str, Field]
-    target: Field
     outputs: Mapping[str, Field]
+    target: Field | None = None
     causal: str | None = None
+    ordered: str | None = None
+    loss: str | None = None
+    coupled: bool = False
     opt_outs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,27 +95,55 @@ class Spec:
             raise ValueError(f"task={self.task}: must be one of {', '.join(TASKS)}")
         if not self.inputs or not self.outputs:
             raise ValueError("inputs, outputs: a task has at least one of each")
-        if (self.task == "classification") != (self.target.kind == "index"):
-            raise ValueError(f"target: a {self.target.kind} is no target of a {self.task}")
+        self._check_target()
         masks = [name for name, item in self.inputs.items() if item.kind == "mask"]
-        for name, item in [*self.inputs.items(), ("target", self.target), *self.outputs.items()]:
+        for name, item in [*self.fields.items(), *self.outputs.items()]:
             if item.mask is not None and item.mask not in masks:
                 raise ValueError(f"{name}.mask={item.mask}: there is no such input of kind mask")
         for name, item in self.outputs.items():
-            if item.kind == "probabilities" and tuple(item.shape[-1:]) != (self.num_classes,):
+            wrong = self.target is not None and item.shape[-1:] != (self.num_classes,)
+            if item.kind == "probabilities" and name == self.prediction and wrong:
                 raise ValueError(f"{name}: the last axis of probabilities is that of the classes")
-        if self.causal is not None and not (
-            self.causal in self.inputs and self.inputs[self.causal].shape
-        ):
-            raise ValueError(f"causal={self.causal}: there is no such input with positions")
+        for key, axis in (("causal", self.causal), ("ordered", self.ordered)):
+            if axis is not None and not (axis in self.inputs and self.inputs[axis].shape):
+                raise ValueError(f"{key}={axis}: there is no such input with positions")
+        if not isinstance(self.coupled, bool):
+            raise ValueError(f"coupled={self.coupled}: must be true or false")
         for name, reason in self.opt_outs.items():
             if not str(reason or "").strip():
                 raise ValueError(f"opt_outs.{name}: needs a reason")
 
+    def _check_target(self) -> None:
+        """Raises ValueError if target or loss is not one of the task."""
+        if self.task == "unsupervised":
+            if self.target is not None or self.loss is not None:
+                raise ValueError("target, loss: an unsupervised task has neither")
+            return
+        if self.target is None:
+            raise ValueError(f"target: is missing; a {self.task} has one")
+        if (self.task == "classification") != (self.target.kind == "index"):
+            raise ValueError(f"target: a {self.target.kind} is no target of a {self.task}")
+        if self.loss is not None and LOSSES.get(self.loss) != self.task:
+            known = ", ".join(name for name, task in LOSSES.items() if task == self.task)
+            raise ValueError(f"loss={self.loss}: must be one of {known}, or null for another one")
+        if self.loss is not None and self.coupled:
+            raise ValueError(f"coupled=true: {self.loss} is not; set loss=null")
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What a batch contains: the inputs, and the target if there is one."""
+        return {**self.inputs, **({} if self.target is None else {"target": self.target})}
+
     @property
     def num_classes(self) -> int:
         """The number of values that the target of a classification can take."""
-        return int((self.target.high or 0) - (self.target.low or 0)) + 1
+        return 1 if self.target is None else len(self.labels)
+
+    @property
+    def labels(self) -> range:
+        """The classes of a classification."""
+        assert self.target is not None
+        return range(int(self.target.low or 0), int(self.target.high or 0) + 1)
 
     @property
     def prediction(self) -> str:
@@ -115,7 +153,7 @@ class Spec:
     @property
     def features(self) -> list[str]:
         """The names of the inputs that are not the mask of another field."""
-        every = [*self.inputs.values(), self.target, *self.outputs.values()]
+        every = [*self.fields.values(), *self.outputs.values()]
         masks = {item.mask for item in every}
         return [name for name in self.inputs if name not in masks]
 
@@ -131,7 +169,8 @@ class Spec:
         for key in ("inputs", "outputs"):
             read = {name: _field(item, f"{key}.{name}") for name, item in values[key].items()}
             values[key] = read
-        values["target"] = _field(values["target"], "target")
+        if values.get("target") is not None:
+            values["target"] = _field(values["target"], "target")
         values["opt_outs"] = values.get("opt_outs") or {}
         return cls(**values)
 
@@ -141,11 +180,10 @@ class Spec:
         Raises:
             ValueError: one differs; the message names the tensor and both values.
         """
-        declared = {**self.inputs, "target": self.target}
-        if set(batch) != set(declared):
-            raise ValueError(f"has {_names(batch)}; the spec says {_names(declared)}")
-        sizes: dict[str, int] = {"batch": len(batch["target"])}
-        for name, item in declared.items():
+        if set(batch) != set(self.fields):
+            raise ValueError(f"has {_names(batch)}; the spec says {_names(self.fields)}")
+        sizes: dict[str, int] = {}
+        for name, item in self.fields.items():
             check_shape(name, item, batch[name], sizes)
             try:
                 check_values(item, batch[name], valid(batch, item))
@@ -163,7 +201,7 @@ class Spec:
             return
         names = {item.name for item in parameters}
         wanted = {item.name for item in parameters if item.default is item.empty}
-        if missing := {*self.inputs, "target"} - names:
+        if missing := set(self.fields) - names:
             raise ValueError(f"forward does not take {_names(missing)}")
         if unknown := wanted - set(self.inputs):
             raise ValueError(f"forward requires {_names(unknown)}, which must have a default")
@@ -174,7 +212,7 @@ def _refuse_unknown(values: Mapping[str, Any], kind: Any, path: str) -> None:
     for key in values:
         if key not in known:
             raise ValueError(f"{path}{key}: there is no such key; there are: {', '.join(known)}")
-    needed = {"shape"} if kind is Field else {"task", "inputs", "target", "outputs"}
+    needed = {"shape"} if kind is Field else {"task", "inputs", "outputs"}
     for key in sorted(needed - set(values)):
         raise ValueError(f"{path}{key}: is missing")
 

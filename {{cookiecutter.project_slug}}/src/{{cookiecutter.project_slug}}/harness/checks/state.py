@@ -232,16 +232,15 @@ def extreme_values_stay_finite(case: Case) -> None:
                 if parameter.dim() > 1:
                     parameter.mul_(2)
     if largest < 1e6:
-        wrong = {**batch, "target": case.other_values("target", batch)}
-        for item in (batch, wrong):
+        wrong = [{**batch, key: case.other_values(key, batch)} for key in batch if key == "target"]
+        for item in (batch, *wrong):
             _check_finite(case, model, item, "after larger weights saturate the outputs")
 
 
 def _extremes(case: Case, batch: Batch) -> Iterator[tuple[str, Batch]]:
     """Yields a description and a batch: zeros, large numbers, extreme indices."""
     zeros, large, smallest, largest = dict(batch), dict(batch), dict(batch), dict(batch)
-    for name in [*case.spec.features, "target"]:
-        item = case.spec.target if name == "target" else case.spec.inputs[name]
+    for name, item in case.spec.fields.items():
         if item.kind == "index":
             for extreme, value in ((smallest, item.low), (largest, item.high)):
                 filled = torch.full_like(batch[name], int(value or 0))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..training.prepared import Batch
 from ..training.trainer import Trainer
+from . import fitting
 from .case import Case, Values, close, take, without_target
 from .failures import Failed, NotApplicable, one_line
 from .fitting import counted_targets
@@ -35,9 +36,9 @@ def outputs_have_their_fields_and_shapes(case: Case) -> None:
     model, batch = case.fresh(), case.rows()
     for training in (True, False):
         model.train(training)
-        for num_rows in (len(batch["target"]), 3, 2):
+        for num_rows in (case.num_rows, 3, 2):
             part = take(batch, slice(num_rows))
-            for inputs in (part, without_target(part)):
+            for inputs in [part] if case.spec.target is None else [part, without_target(part)]:
                 _check_outputs(case, _call(case, model, inputs, num_rows), inputs, training)
 
 
@@ -46,7 +47,7 @@ def _call(case: Case, model: nn.Module, batch: Batch, num_rows: int) -> Mapping[
     try:
         return case.forward(model, batch)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        with_target = "with" if "target" in batch else "without"
+        with_target = "with" if case.has_loss(batch) else "without"
         seen = f"raises, with {num_rows} rows {with_target} a target: {one_line(error)}"
         cause = "a `view` or `reshape` with a fixed batch size, a target that is not optional"
         raise Failed("`forward`", seen, "outputs for any number of rows", cause) from error
@@ -67,7 +68,7 @@ def _check_outputs(case: Case, outputs: Mapping[str, Tensor], batch: Batch, trai
             seen = seen.partition(": ")[2]
             raise Failed(f"output `{name}`", f"{seen} in {mode}", expected) from error
     loss = outputs.get("loss")
-    if "target" not in batch:
+    if not case.has_loss(batch):
         if loss is not None:
             raise Failed("output `loss`", f"is present without a target in {mode}", "no loss")
         return
@@ -152,8 +153,9 @@ def the_first_loss_is_that_of_guessing(case: Case) -> None:
     """
     if isinstance(case.make, nn.Module):
         raise NotApplicable("needs new models: give a class or a function that makes one")
+    case.target()
     batch = case.rows()
-    losses = [float(case.outputs(case.fresh(number), batch)["loss"]) for number in range(NUM_SEEDS)]
+    losses = [_first_loss(case, number, batch) for number in range(NUM_SEEDS)]
     mean = sum(losses) / NUM_SEEDS
     if case.spec.task == "classification":
         chance = math.log(case.spec.num_classes)
@@ -167,6 +169,12 @@ def the_first_loss_is_that_of_guessing(case: Case) -> None:
         seen = f"is {mean:.4g} before training, mean of {NUM_SEEDS} models"
         cause = "a loss with the wrong sign, or one that measures no error" if mean < 0 else None
         raise Failed("output `loss`", seen, f"about {guess}", cause)
+
+
+def _first_loss(case: Case, number: int, batch: Batch) -> float:
+    """The loss of a new model; of its predictions alone if a coupled loss has other terms."""
+    outputs = case.outputs(case.fresh(number), batch)
+    return fitting.error(case, outputs, batch) if case.spec.coupled else float(outputs["loss"])
 
 
 @check(
@@ -255,8 +263,8 @@ def layers_are_more_than_one_linear_map(case: Case) -> None:
         raise NotApplicable("no layer follows another")
     others = {**inputs, **{name: case.other_values(name, inputs) for name in numbers}}
     middle = {**inputs, **{name: (inputs[name] + others[name]) / 2 for name in numbers}}
-    ends = [case.outputs(model, item)[case.spec.prediction] for item in (inputs, others)]
-    if close((ends[0] + ends[1]) / 2, case.outputs(model, middle)[case.spec.prediction], 1e-9):
+    ends = [case.predictions(model, item)[case.spec.prediction] for item in (inputs, others)]
+    if close((ends[0] + ends[1]) / 2, case.predictions(model, middle)[case.spec.prediction], 1e-9):
         seen = f"follows another layer, and `{case.spec.prediction}` is linear in the inputs"
         raise Failed(f"layer `{stacked}`", seen, "a nonlinearity between the two")
 
@@ -290,7 +298,9 @@ def _stacked_layer(case: Case, model: nn.Module, inputs: Batch) -> str | None:
 def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
     """Three steps of the trainer change each trainable parameter and no other.
 
-    Catches: an optimizer without the head, a frozen layer that changes, a step that is never taken.
+    Another seed draws other values for none but a trainable one: nothing trains the others.
+    Catches: an optimizer without the head, a frozen layer that changes, a step that is never taken,
+    a layer that was frozen as it was drawn.
     False alarms: 0 of 270 runs on correct models.
     Source: research practice; `build` makes the same trainer as the run.
     """
@@ -306,6 +316,12 @@ def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
             seen = "changed" if moved else "did not change"
             expected = "a change" if parameter.requires_grad else "no change: it is frozen"
             raise Failed(f"parameter `{name}`", f"{seen} in three steps", expected)
+    others = dict(case.fresh(1).named_parameters())
+    for name, parameter in case.fresh(0).named_parameters():
+        if not parameter.requires_grad and not torch.equal(parameter, others[name]):
+            expected = "weights that are trained, or that were learnt before"
+            seen = "is frozen, and differs between two seeds"
+            raise Failed(f"parameter `{name}`", seen, expected, FROZEN)
     for name, module in trainer.model.named_modules():
         if list(module.parameters()) and not any(p.requires_grad for p in module.parameters()):
             for key, values in module.named_buffers(recurse=False):
@@ -313,6 +329,9 @@ def a_step_moves_what_is_trainable_and_nothing_else(case: Case) -> None:
                     seen = "changes in three steps, though its layer is frozen"
                     cause = "a batch norm in training mode: requires_grad=False does not stop it"
                     raise Failed(f"buffer `{name}.{key}`", seen, "no change", cause)
+
+
+FROZEN = "requires_grad=False on random weights; make random features that are meant a buffer"
 
 
 def program(case: Case) -> tuple[Values, Callable[[Values], Trainer]]:

@@ -1,21 +1,26 @@
 """Checks of training: a resumed run, and a comparison with a plain loop."""
 
 import dataclasses
+import itertools
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ..training.determinism import permutation, seed_step
-from ..training.metrics import MeanLoss, num_targets
+from ..training.groups import hold, rates
+from ..training.metrics import loss_weight
 from ..training.prepared import Batch
 from ..training.step import to_device
 from ..training.trainer import Trainer
-from .case import Case
-from .data import all_rows, splits_of
+from .case import Case, num_rows, take
+from .data import Rows, all_rows, splits_of
 from .failures import Failed, NotApplicable
 from .running import check
 from .static import build
@@ -56,12 +61,11 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
             if resumed.step != step:
                 raise Failed("`step`", f"is {resumed.step} after resuming", f"{step}")
             found = _state(run_to_end(case, resumed))
-        different = [name for name in whole if not identical(whole[name], found.get(name))]
-        if different:
-            equal = [name for name in PARTS if name not in different]
+        if different := difference(whole, found):
+            parts = [name for name in PARTS if not difference(whole[name], found[name])]
             seen = f"differs if the run is stopped after step {step} and resumed"
-            seen += f" (equal: {', '.join(equal) or 'nothing else'})"
-            raise Failed(f"`{different[0]}`", seen, "bit-identical values")
+            seen += f" (equal: {', '.join(parts) or 'nothing else'})"
+            raise Failed(f"`{different}`", seen, "bit-identical values")
 
 
 PARTS = ("history", "optimizer", "scheduler", "own_state")  # of a run, besides the model
@@ -108,15 +112,25 @@ def results(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def identical(left: Any, right: Any) -> bool:
-    """Whether two nested structures of tensors and values are bit-identical."""
-    if isinstance(left, Tensor):
-        return isinstance(right, Tensor) and torch.equal(left, right)
+def difference(left: Any, right: Any, path: str = "") -> str:
+    """The path of the first place where two nested structures are not bit-identical, or ""."""
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return "" if torch.equal(left, right) else path or "the tensor"
     if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(identical(left[key], right[key]) for key in left)
-    if isinstance(left, Sequence) and not isinstance(left, str):
-        return len(left) == len(right) and all(map(identical, left, right))
-    return bool(left == right)
+        pairs = [
+            (left.get(key, ABSENT), right.get(key, ABSENT), f"{path}.{key}".lstrip("."))
+            for key in {**left, **right}
+        ]
+    elif isinstance(left, SEQUENCE) and isinstance(right, SEQUENCE):
+        both = enumerate(itertools.zip_longest(left, right, fillvalue=ABSENT))
+        pairs = [(one, other, f"{path}[{index}]") for index, (one, other) in both]
+    else:  # by repr, because a value that is not a number does not equal itself
+        return "" if repr(left) == repr(right) else path or "the value"
+    found = (difference(*pair) for pair in pairs)
+    return next((place for place in found if place), "")
+
+
+SEQUENCE, ABSENT = (list, tuple), object()
 
 
 @check(
@@ -124,21 +138,27 @@ def identical(left: Any, right: Any) -> bool:
     "does not divide, a mean over batches of unequal size, evaluation in training mode"
 )
 def the_trainer_equals_a_reference_loop(case: Case) -> None:
-    """Weights, history and best epoch are those of a plain loop.
+    """The batches, the weights, the history and the best epoch are those of a plain loop.
 
+    The last batch of the evaluation is smaller than the one before.
     If the trainer overrides `train_step`, the plain loop calls it: the loss that it returns, seeds,
     order, evaluation, history and best epoch are then still compared, and not the step itself.
     Catches: a trainer that does more or less than it says.
     False alarms: 0 of 270 runs on correct models.
     Source: torchtitan: a change of the trainer must give the identical loss.
     """
-    trainer = run_to_end(case, build(case))
+    case = _with_partial_batch(case)
+    trainer = build(case)
+    taken = _note_batches(trainer)
+    run_to_end(case, trainer)
+    _check_order(case, trainer, taken)
     epochs = list(_reference_epochs(case, build(case), len(trainer.history)))
     for row, (expected, _) in zip(trainer.history, epochs, strict=True):
         for name, value in expected.items():
             if not abs(row[name] - value) <= 1e-4 * max(abs(value), 1e-2):
                 seen = f"is {row[name]:.6g} in epoch {row['epoch']:.0f}"
-                raise Failed(f"history: `{name}`", seen, f"{value:.6g}, as in a plain loop")
+                cause = EVALUATION if name.startswith("validation_") else None
+                raise Failed(f"history: `{name}`", seen, f"{value:.6g}, as in a plain loop", cause)
     best = _best_epoch(trainer)
     for key, weights in epochs[best][1].items():
         if not torch.equal(weights, trainer.model.state_dict()[key]):
@@ -147,11 +167,66 @@ def the_trainer_equals_a_reference_loop(case: Case) -> None:
             raise Failed(f"`{key}` of the best epoch, {best + 1}", seen, "the same weights", cause)
 
 
+EVALUATION = (
+    "evaluation in training mode, a last batch that is dropped, padded or weighs too much, a "
+    "metric that averages over batches; if a row's loss depends on other rows: `coupled: true`"
+)
+
+
+def _with_partial_batch(case: Case) -> Case:
+    """The case with validation rows for one batch and a smaller one, which training may share."""
+    splits, size = splits_of(case), build(case).settings.batch_size
+    parts = [all_rows(splits[name]) for name in ("validation", "train")]
+    rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    few = Rows(take(rows, slice(size + max(2, size // 2))))
+    return dataclasses.replace(case, splits={**splits, "validation": few})
+
+
+def _note_batches(trainer: Trainer) -> list[Batch]:
+    """A list that fills with the batches that the trainer takes."""
+    taken, advance = [], trainer.advance
+
+    def advance_and_note(batch: Batch) -> None:
+        taken.append({name: values.clone() for name, values in batch.items()})
+        advance(batch)
+
+    trainer.advance = advance_and_note  # type: ignore[method-assign]
+    return taken
+
+
+def _check_order(case: Case, trainer: Trainer, taken: Sequence[Batch]) -> None:
+    """Raises Failed at the first batch that a plain loop would not take at that step."""
+    train, expected = splits_of(case)["train"], []
+    for epoch in range(len(trainer.history)):
+        expected += [train[rows] for rows in _orders(train, trainer, epoch)]
+    if len(taken) != len(expected):
+        seen = f"{len(taken)} batches are taken in {len(trainer.history)} epochs"
+        raise Failed("the order of the data", seen, f"{len(expected)}, with every row", ORDER)
+    for step, (batch, wanted) in enumerate(zip(taken, expected, strict=True)):
+        if different := difference(wanted, batch):
+            seen = f"`{different}` of the batch of step {step + 1} holds other rows"
+            expected_rows = "those of the permutation by the seed and the epoch"
+            raise Failed("the order of the data", seen, expected_rows, ORDER)
+
+
+ORDER = (
+    "an order that is sorted, that is the same in every epoch or depends on more than seed and "
+    "epoch, a batch that is left out or changed before the step"
+)
+
+
+def _orders(train: Dataset[Batch], parts: Trainer, epoch: int) -> list[np.ndarray]:
+    """The rows of each batch of an epoch."""
+    num_train, size = len(train), parts.settings.batch_size  # type: ignore[arg-type]
+    order = permutation(num_train, seed=parts.seed, epoch=epoch)
+    return [order[start : start + size] for start in range(0, num_train, size)]
+
+
 def _best_epoch(trainer: Trainer) -> int:
     """The index of the epoch with the best monitored value; the first of equals."""
     name = trainer.settings.monitor
-    higher = name != "loss" and trainer.metrics[name]().higher_is_better
-    values = [row[f"validation_{name}"] * (1 if higher else -1) for row in trainer.history]
+    sign = 1 if trainer.higher_is_better[name] else -1
+    values = [row[f"validation_{name}"] * sign for row in trainer.history]
     return values.index(max(values))
 
 
@@ -159,19 +234,19 @@ def _reference_epochs(
     case: Case, parts: Trainer, num_epochs: int
 ) -> Iterator[tuple[dict[str, float], dict[str, Tensor]]]:
     """Runs a plain loop on the parts of a new trainer; yields numbers and weights of each epoch."""
-    train, model, size = splits_of(case)["train"], parts.model, parts.settings.batch_size
-    num_rows = len(train)  # type: ignore[arg-type]
+    train, model = splits_of(case)["train"], parts.model
     for epoch in range(num_epochs):
-        order, losses = permutation(num_rows, seed=parts.seed, epoch=epoch), []
-        for start in range(0, num_rows, size):
+        losses = []
+        for rows in _orders(train, parts, epoch):
             seed_step(parts.seed, parts.step, case.device)
             model.train()
-            losses.append(_reference_step(parts, train[order[start : start + size]]))
+            hold(parts.parts, epoch + 1)
+            losses.append(_reference_step(parts, train[rows]))
             parts.step += 1  # a train_step of one's own may read it, and the history
         numbers = {
             "epoch": epoch + 1,
             "step": parts.step,
-            "lr": float(parts.scheduler.get_last_lr()[0]),
+            **rates(parts.parts, float(parts.scheduler.get_last_lr()[0]), epoch + 1),
             "train_loss": sum(losses) / len(losses),
         }
         numbers |= {f"validation_{name}": value for name, value in _evaluate(case, parts).items()}
@@ -210,7 +285,7 @@ def _reference_backward(parts: Trainer, batch: Batch) -> float:
     total = 0.0
     for values in pieces:
         piece = dict(zip(batch, values, strict=True))
-        share = num_targets(piece["target"]) / num_targets(batch["target"])
+        share = loss_weight(piece) / max(loss_weight(batch), 1)
         piece = parts.augmentation(piece) if parts.augmentation is not None else piece
         with _precision(parts):
             loss = parts.model(**piece)["loss"]
@@ -227,11 +302,24 @@ def _precision(parts: Trainer) -> torch.autocast:
 
 
 def _evaluate(case: Case, parts: Trainer) -> dict[str, float]:
-    """The loss and the metrics on the validation split, in one batch."""
-    rows = to_device(all_rows(splits_of(case)["validation"]), case.device)
-    counters = {"loss": MeanLoss(), **{name: make() for name, make in parts.metrics.items()}}
+    """The loss and the metrics on the validation split, in batches of the size of the settings.
+
+    A metric sees all rows at once, unless the model couples the rows of a batch.
+    """
+    rows, size = all_rows(splits_of(case)["validation"]), parts.settings.batch_size
+    starts = range(0, num_rows(rows), size)
+    batches = [to_device(take(rows, slice(at, at + size)), case.device) for at in starts]
     with torch.no_grad(), _precision(parts):
-        outputs = parts.model.eval()(**rows)
-    for counter in counters.values():
-        counter.update(outputs, rows)
-    return {name: counter.compute() for name, counter in counters.items()}
+        found = [parts.model.eval()(**batch) for batch in batches]
+    weights = [loss_weight(batch) for batch in batches]
+    terms = [out["loss"] * weight for out, weight in zip(found, weights, strict=True) if weight]
+    total = float(sum(terms)) / sum(weights) if terms else math.nan
+    if not case.spec.coupled:
+        batches = [to_device(rows, case.device)]
+        with torch.no_grad(), _precision(parts):
+            found = [parts.model(**batches[0])]
+    counters = {name: make() for name, make in parts.metrics.items()}
+    for outputs, batch in zip(found, batches, strict=True):
+        for counter in counters.values():
+            counter.update(outputs, batch)
+    return {"loss": total, **{name: counter.compute() for name, counter in counters.items()}}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import PACKAGE, ROOT
+from ..terminal import settle_streams
 from . import check, completion, compose, diff, pipeline, reproduce, update
 
 COMMANDS = {
@@ -29,6 +30,7 @@ def main() -> None:
 
     The study is that of the current folder: several may be installed in one environment.
     """
+    settle_streams()
     folder = _study_here()
     if folder is not None and folder != ROOT:
         if _package_of(folder) == PACKAGE:
@@ -38,13 +40,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # temporary folders are removed
     chosen = make_parser().parse_args()
     try:
-        sys.exit(COMMANDS[chosen.command].run(chosen))
+        code = COMMANDS[chosen.command].run(chosen)
+        sys.stdout.flush()
+        sys.exit(code)
     except MISTAKES as error:
         overrides = getattr(chosen, "overrides", ())
         sys.exit(f"error: {describe_error(error, overrides)}")
     except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'standard output'}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -62,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         first, _, rest = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(
             name,
-            help=first[0].lower() + first[1:].rstrip("."),
+            help=first[:1].lower() + first[1:].rstrip("."),
             description=f"{first}\n{rest}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

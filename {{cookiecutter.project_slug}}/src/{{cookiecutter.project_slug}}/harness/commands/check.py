@@ -1,15 +1,15 @@
 """Check a model, and print a table of the checks of docs/checks.md.
 
 Nothing is trained in runs/ and nothing is written.
-    study check model=cnn
-    study check experiment=cnn --fast
+    study check model=NAME
+    study check experiment=NAME --fast
 """
 
 import argparse
 import os
 
-from ..configuration.checking import check_config
 from ..configuration.composing import compose, to_values
+from ..configuration.resolving import check
 from ..study import ROOT
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the table; a check that fails is an error."""
     os.chdir(ROOT)
     config = compose(arguments.overrides)
-    check_config(config)
+    check(config, arguments.overrides)
     from ..checks import preflight, table  # with torch, which takes seconds to import
     from ..training.determinism import set_up
 

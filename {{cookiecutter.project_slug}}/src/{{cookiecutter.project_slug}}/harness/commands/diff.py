@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..runs.comparison import compare
-from ..runs.drift import Change
-from .printing import print_lines
-from .restoring import Impossible, RecordedRun, find, restored
+from ..runs.drift import PREPARES, Change
+from .printing import print_lines, relative
+from .restoring import Impossible, RecordedRun, find, refuse_running, restored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints what differs; exit code 0 whether something does or not."""
     old, new = find(arguments.old), find(arguments.new)
+    for run_ in (old, new):
+        print_lines(f"{relative(run_.path)}: altered", run_.find_alterations())
+        refuse_running(run_)
     found = compare(old.path, new.path)
     print_lines("numbers", found.numbers or ["all are the same"])
     print_lines("causes", found.causes or ["nothing that is recorded differs"])
-    print_lines("edited, without effect on a number", edited_without_effect(old, new))
+    edited = edited_without_effect(old, new, found.changes)
+    print_lines("edited, without effect on a number", edited)
     if any(change.kind == "code" for change in found.changes):
         try:
             with restored(new) as study:
@@ -39,17 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def edited_without_effect(old: RecordedRun, new: RecordedRun) -> list[str]:
+def edited_without_effect(
+    old: RecordedRun, new: RecordedRun, changes: Sequence[Change]
+) -> list[str]:
     """Files of code whose bytes differ, though what they compute is the same or is not used."""
     if not (old.record.get("code") and new.record.get("code")):
         return []
     left, right = (run.record.get("source") or {} for run in (old, new))
-    counted = {*old.record["code"].items(), *new.record["code"].items()}
-    differing = {
-        name for name, _ in counted if old.record["code"].get(name) != new.record["code"].get(name)
-    }
+    told = {change.key.removesuffix(PREPARES) for change in changes}
     names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
-    return [name for name in names if name not in differing]
+    return [name for name in names if name not in told]
 
 
 def show_code(old: RecordedRun, study: Path, changes: Sequence[Change]) -> None:

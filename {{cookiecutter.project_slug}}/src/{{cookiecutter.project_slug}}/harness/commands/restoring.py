@@ -4,9 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +16,17 @@ from ..files import hash_file
 from ..runs.code import is_same_code
 from ..runs.drift import find_drift, read_changes
 from ..runs.git import git
-from ..runs.published import PUBLISHED
-from ..runs.record import NAME, WITHOUT_MEANING, key_of, read_record
+from ..runs.leftovers import scratch_folder
+from ..runs.published import PUBLISHED, find_altered_numbers
+from ..runs.record import (
+    NAME,
+    WITHOUT_MEANING,
+    AlteredRecord,
+    find_altered_files,
+    key_of,
+    read_record,
+)
+from ..runs.source import folder_of
 from ..study import ROOT
 from .printing import relative
 
@@ -34,6 +42,7 @@ class RecordedRun:
     """A run that has been recorded."""
 
     path: Path  # its folder, or its published record
+    folder: Path | None = None  # where its results are, if not in `path`
 
     @property
     def record(self) -> dict[str, Any]:
@@ -47,16 +56,33 @@ class RecordedRun:
         path = (self.path.parent if self.path.is_file() else self.path) / name
         return path if path.is_file() else None
 
+    def find_alterations(self) -> list[str]:
+        """Each thing that is not as the run wrote it: its record, or a file whose hash it holds."""
+        try:
+            record = self.record
+        except AlteredRecord:
+            return ["its record was edited or damaged after the run wrote it"]
+        folder = self.folder or self.path
+        found = find_altered_files(folder, record) if folder.is_dir() else []
+        return found if self.path.is_dir() else [*found, *find_altered_numbers(self.path, record)]
+
 
 def find(path: Path) -> RecordedRun:
     """The run that a path means: DVC restores the results of a published run without its record."""
     known = ROOT / PUBLISHED / f"{path.name}.json"
     here = path.is_file() or (path / NAME).is_file() or not known.is_file()
-    recorded = RecordedRun(path if here else known)
+    return RecordedRun(path) if here else RecordedRun(known, path if path.is_dir() else None)
+
+
+def refuse_running(recorded: RecordedRun) -> None:
+    """Refuses a run that has not ended.
+
+    Raises:
+        StudyError: there is nothing to compare.
+    """
     if recorded.record["status"] == "running":
         reason = "is running, or was killed; there is nothing to compare"
         raise StudyError(f"{relative(recorded.path)}: {reason}")
-    return recorded
 
 
 @contextmanager
@@ -83,7 +109,8 @@ def restored(recorded: RecordedRun) -> Iterator[Path]:
                     top = git(study, "rev-parse", "--show-toplevel").decode().strip()
                     words = ["git", "apply", "--whitespace=nowarn", str(patch.resolve())]
                     call(words, Path(top), f"{relative(patch)}: cannot be applied to {commit}")
-                _check_code(study, record, "its uncommitted changes are missing, and ")
+                missing = _left_out(record) or "its uncommitted changes are missing"
+                _check_code(study, record, f"{missing}, and ")
                 yield study
             return
         copy_present(tree)
@@ -93,12 +120,16 @@ def restored(recorded: RecordedRun) -> Iterator[Path]:
         yield tree
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
+def _left_out(record: dict[str, Any]) -> str:
+    """The new code and configuration that its patch does not hold, in words."""
+    names = (record.get("git") or {}).get("left_out") or ()
+    needed = [name for name in names if name in record["source"] or name.startswith("conf/")]
+    return f"its patch leaves out {', '.join(needed)}" if needed else ""
+
+
+def temporary_folder() -> AbstractContextManager[Path]:
     """A folder in runs/, on the disk where there is room for runs, removed afterwards."""
-    (ROOT / "runs").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".reproduce-", dir=ROOT / "runs") as name:
-        yield Path(name)
+    return scratch_folder(ROOT / "runs")
 
 
 def copy_present(tree: Path) -> None:
@@ -151,14 +182,18 @@ def rerun(
     else:
         provide_data(study, record, python)
     provide_inputs(study, record)
+    source = provide_initial_weights(study, record, env=env, quiet=quiet)
     dropped = {*WITHOUT_MEANING, "test", *changed}
     typed = [item for item in record["overrides"] if key_of(item) not in dropped]
     # a sweep does not evaluate the test split: what was done is in the configuration
     test = [] if "test" in changed else [f"test={str(record['config']['test']).lower()}"]
     own = ["run_dir=runs/again", "force=true", f"rerun_of={record['fingerprint']}"]
-    words = [str(python), "run.py", *typed, *test, *overrides, *own]
+    # with another seed too, the weights that the run started from
+    same = [f"initial_weights.run={source}"] if source and changed else []
+    words = [str(python), "run.py", *typed, *test, *same, *overrides, *own]
     try:
-        call(words, study, "the run failed; its error is above", quiet=quiet)
+        reason = "; ".join(filter(None, ["the run failed; its error is above", _left_out(record)]))
+        call(words, study, reason, quiet=quiet)
     except Impossible as error:
         raise (StudyError(str(error)) if overrides else error) from error
     new = read_record(study / "runs" / "again")
@@ -197,7 +232,9 @@ def provide_data(study: Path, record: dict[str, Any], python: Path) -> None:
     if (study / ".dvc").is_dir():
         pull(study, name)
     if _data_problem(study / name, record):
-        typed = [item for item in record["overrides"] if item.lstrip("+~").startswith("data")]
+        # an experiment or a model may name its data set
+        chosen = ("data", "experiment=", "model=")
+        typed = [item for item in record["overrides"] if item.lstrip("+~").startswith(chosen)]
         attempt([str(python), "stages/prepare.py", *typed], study)
     if _data_problem(study / name, record):
         raise Impossible(f"its data are missing: {problem}; type: dvc pull")
@@ -238,12 +275,77 @@ def provide_inputs(study: Path, record: dict[str, Any]) -> None:
             raise Impossible(f"it read {name}, which has changed since or is missing")
 
 
+def provide_initial_weights(
+    study: Path, record: dict[str, Any], *, env: bool, quiet: bool = False
+) -> str | None:
+    """Puts the weights that the run started from where it looks for them.
+
+    They are present; or in the cache or a remote of DVC; or their run is done again first.
+
+    Returns:
+        The run that they are of; None if there is none.
+
+    Raises:
+        Impossible: they are missing, and so is the record of their run.
+    """
+    known = record.get("initial_weights")
+    if not known:
+        return None
+    node = record["config"]["initial_weights"]
+    folder, files = folder_of(node), known["files"]
+    if _has(ROOT / folder, files):
+        (study / folder).mkdir(parents=True, exist_ok=True)
+        for name in () if folder.is_absolute() else files:
+            shutil.copyfile(ROOT / folder / name, study / folder / name)
+    elif (study / ".dvc").is_dir():
+        pull(study, *((folder / name).as_posix() for name in files))
+    if not node.get("run"):
+        if not _has(study / folder, files):
+            raise Impossible(f"it starts from {node['file']}, which has changed or is missing")
+        return None
+    if not (folder.is_absolute() and _has(folder, files)):
+        _provide_run(study, folder, known, env=env, quiet=quiet)
+    return str(node["run"])
+
+
+def _provide_run(
+    study: Path, folder: Path, known: dict[str, Any], *, env: bool, quiet: bool
+) -> None:
+    """Puts the record of a run beside its weights; does it again where these are missing."""
+    recorded = find(ROOT / folder)
+    try:
+        same = recorded.record["fingerprint"] == known["fingerprint"]
+    except StudyError:
+        same = False
+    if not same or folder.is_absolute():
+        raise Impossible(f"it starts from {folder}, which is another run now, or is missing")
+    if _has(study / folder, known["files"]):
+        path = recorded.path / NAME if recorded.path.is_dir() else recorded.path
+        shutil.copyfile(path, study / folder / NAME)
+        return
+    print(f"first {folder}, from whose weights it starts ...", file=sys.stderr)
+    with restored(recorded) as tree:
+        again = rerun(recorded, tree, [], env=env, quiet=quiet)
+    shutil.rmtree(study / folder, ignore_errors=True)
+    (study / folder).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(again, study / folder)
+
+
+def _has(folder: Path, files: dict[str, str]) -> bool:
+    """Whether a folder holds these files, each with its hash."""
+    paths = {name: folder / name for name in files}
+    return all(path.is_file() and hash_file(path) == files[name] for name, path in paths.items())
+
+
 def pull(study: Path, *outputs: str) -> None:
     """Fetches what DVC tracks there, as far as the cache of this study or a remote has it."""
     known = ROOT / ".dvc" / "config.local"  # remotes of this clone, with their credentials
     if known.is_file():
         shutil.copyfile(known, study / ".dvc" / "config.local")
-    answer = subprocess.run([*DVC, "cache", "dir"], cwd=ROOT, capture_output=True, check=False)
+    # the path may hold what this terminal cannot show
+    env = os.environ | {"PYTHONIOENCODING": f"{sys.getfilesystemencoding()}:surrogateescape"}
+    words = [*DVC, "cache", "dir"]
+    answer = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, check=False)
     cache = os.fsdecode(answer.stdout).strip()
     tracked = git(study, "ls-files", "*.dvc").decode().splitlines()
     targets = [*tracked, *outputs]

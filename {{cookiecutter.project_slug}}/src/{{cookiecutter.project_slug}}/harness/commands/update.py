@@ -87,7 +87,8 @@ def _update(record: dict[str, Any], commit: str, old: Files, new: Files) -> None
     print(f"harness: {before} -> {_name(record)}")
     print_lines("replaced", _lines(_find_changes(mine, _harness_in(new))))
     if old:
-        yours = _find_changes(_yours_in(old), _yours_in(new))
+        kind = record["context"]["cookiecutter"].get("data", "pictures")
+        yours = _find_changes(_yours_in(old, kind), _yours_in(new, kind))
         print_lines("changed in the template too; these are yours, and left as they are", [*yours])
     print_lines("from its CHANGELOG", _news(old, new))
     print("to keep it, type: git add --all; git commit -m 'Update the harness'")
@@ -174,11 +175,13 @@ def _harness_in(template: Files) -> Files:
     return _in(f"study/src/{PACKAGE}/harness/", template)
 
 
-def _yours_in(template: Files) -> Files:
-    """What the template writes into a study besides the harness."""
+def _yours_in(template: Files, kind: str) -> Files:
+    """What the template writes into a study with this kind of data, besides the harness."""
     harness = HARNESS.relative_to(ROOT).as_posix()
     files = _in("study/", template)
-    return {name: text for name, text in files.items() if not name.startswith(f"{harness}/")}
+    others = (f"{harness}/", "starters/")
+    shared = {name: text for name, text in files.items() if not name.startswith(others)}
+    return {**shared, **_in(f"starters/{kind}/", files)}
 
 
 def _news(old: Files, new: Files) -> list[str]:

@@ -1,24 +1,28 @@
 """From a checked configuration to objects: network, optimizer, trainer, raw data."""
 
+import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import StudyError
-from .checking import check_config, read_settings, require
-from .targets import locate, targets
+from ..runs.reads import reads_ignored
+from ..runs.source import find_source
+from .checking import check_config, read_settings, require, shares_of
+from .targets import check_form, locate, targets
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so themselves
     import torch
     from torch import nn
     from torch.utils.data import Dataset
 
-    from ..training.prepared import Batch
+    from ..training.prepared import Batch, Split
     from ..training.trainer import Trainer
 
 
@@ -29,8 +33,11 @@ def factory(node: DictConfig, path: str) -> Callable[..., Any]:
         StudyError: the target, or one inside it, is not allowed.
     """
     for place, inner in targets(node, path):
-        locate(inner["_target_"], place)
-    made: Callable[..., Any] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+        check_form(inner, place)
+        locate(inner["_target_"], place)  # each, before the first is called
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    made: Callable[..., Any] = _make({**values, "_partial_": True}, path)
     return made
 
 
@@ -44,10 +51,37 @@ def build(node: DictConfig | None, path: str, **arguments: Any) -> Any:
         return None
     for key in [key for key in arguments if key in node]:
         raise StudyError(f"{path}.{key}: is set by the run itself; remove it")
+    return _call(factory(node, path), path, arguments)
+
+
+def _make(value: Any, path: str) -> Any:
+    """Plain values, in which each part that names a `_target_` is built, the innermost first."""
+    if isinstance(value, list):
+        return [_make(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _make(item, f"{path}.{key}") for key, item in value.items()}
+    if "_target_" not in made:
+        return made
+    target, partial = locate(made.pop("_target_"), path), made.pop("_partial_", False)
+    return functools.partial(target, **made) if partial else _call(target, path, made)
+
+
+def _call(function: Callable[..., Any], path: str, arguments: Mapping[str, Any]) -> Any:
+    """Calls what a part of the configuration names; an argument that it refuses is a mistake."""
     try:
-        return factory(node, path)(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise StudyError(f"{path}: {error}") from error
+        return function(**arguments)
+    except OSError as error:
+        reason = f"{error.filename or 'a file'}: cannot be read ({error.strerror or error})"
+        raise StudyError(f"{path}: {reason}") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError) as error:
+        says_little = isinstance(error, (ArithmeticError, LookupError))  # KeyError: 'width'
+        reason = repr(error) if says_little else str(error)
+        raise StudyError(f"{path}: {' '.join(reason.split())}") from error
+    except pickle.UnpicklingError as error:
+        raise StudyError(
+            f"{path}: its weights file holds more than weights, or is damaged"
+        ) from error
 
 
 def build_trainer(
@@ -67,7 +101,9 @@ def build_trainer(
     Raises:
         StudyError: a part cannot be built; the message names it.
     """
-    model = build(config.model.network, "model.network").to(device)
+    model = _build_network(config.model.network)
+    _load_initial_weights(config.get("initial_weights"), model)
+    model = model.to(device)
     optimizer = _build_optimizer(config, model)
     num_rows = len(train)  # type: ignore[arg-type]
     num_steps = config.training.num_epochs * math.ceil(num_rows / config.training.batch_size)
@@ -78,7 +114,13 @@ def build_trainer(
         optimizer=optimizer,
         scheduler=_build_schedule(config, optimizer, num_steps),
         settings=read_settings(config),
-        metrics={name: factory(node, f"metrics.{name}") for name, node in config.metrics.items()},
+        metrics={
+            name: functools.partial(build, choice.compute, f"data.metrics.{name}.compute")
+            for name, choice in config.data.metrics.items()
+        },
+        higher_is_better={
+            name: choice.higher_is_better for name, choice in config.data.metrics.items()
+        },
         seed=config.seed,
         device=device,
         folder=folder,
@@ -87,16 +129,26 @@ def build_trainer(
     return trainer
 
 
+def _load_initial_weights(node: DictConfig | None, model: "nn.Module") -> None:
+    """Puts the weights into a fresh model that `initial_weights` names, if it does."""
+    from ..training.initial_weights import load_initial_weights, read_weights
+
+    source = find_source(node)  # once more, so that what is loaded is what the run is known by
+    if node is None or source is None:
+        return
+    with reads_ignored():
+        weights = read_weights(source.folder / name for name in source.files)
+    drop, strict = list(node.get("drop", ())), node.get("strict", True)
+    load_initial_weights(model, weights, drop=drop, strict=strict)
+
+
 def _build_optimizer(config: DictConfig, model: "nn.Module") -> "torch.optim.Optimizer":
-    from torch.optim import LBFGS
+    from ..training.groups import divide, optimizer_groups, scale_rates
 
     node, path = config.training.optimizer, "training.optimizer"
-    if locate(node["_target_"], path) is LBFGS:
-        hint = "override train_step in a Trainer of your own (training.trainer)"
-        raise StudyError(f"{path}: LBFGS evaluates the loss several times a step; {hint}")
-    optimizer: torch.optim.Optimizer = build(
-        node, path, params=model.parameters(), lr=config.model.lr
-    )
+    params = optimizer_groups(divide(model, read_settings(config)))
+    optimizer: torch.optim.Optimizer = build(node, path, params=params, lr=config.model.lr)
+    scale_rates(optimizer)
     return optimizer
 
 
@@ -125,32 +177,104 @@ def _build_schedule(
 def rebuild_trainer(
     values: Mapping[str, Any], train: "Dataset[Batch]", device: "torch.device"
 ) -> "Trainer":
-    """A trainer from plain values, checked and seeded, as `python run.py` builds it."""
+    """A trainer from plain values, checked and seeded, as `python run.py` builds it, but afresh.
+
+    The weights that it would start from may not be there yet.
+    """
     from ..training.determinism import seed_everything
 
-    config = OmegaConf.create(dict(values))
+    config = OmegaConf.create({**values, "initial_weights": None})
     check_config(config)
     seed_everything(config.seed)
     return build_trainer(config, train, device)
 
 
 def build_network(values: Mapping[str, Any]) -> "nn.Module":
-    """The network of plain values."""
-    made: nn.Module = build(OmegaConf.create(values["model"]["network"]), "model.network")
+    """The network of plain values.
+
+    Raises:
+        StudyError: it cannot be built, or has a layer of no width.
+    """
+    return _build_network(OmegaConf.create(values["model"]["network"]))
+
+
+def _build_network(node: DictConfig) -> "nn.Module":
+    from torch.nn.parameter import is_lazy
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # it is refused
+        made: nn.Module = build(node, "model.network")
+    for name, value in made.named_parameters():
+        if not is_lazy(value) and not value.numel():
+            raise StudyError(f"model.network: {name} has the shape {list(value.shape)}: no weights")
     return made
 
 
 def read_raw(config: DictConfig) -> Any:
     """The raw data, as `data.prepare.read` reads them: name to array, an instance a row.
 
+    Of rows that memory does not hold, it is an iterator of such dictionaries.
+
     Raises:
         StudyError: the reader is not allowed, or refuses what it reads.
     """
-    return build(config.data.prepare.read, "data.prepare.read")
+    return _read(config.data.prepare.read)
 
 
-def read_fixture(values: Mapping[str, Any]) -> Any:
-    """The few rows of `data.fixture`, as `data.prepare.read` reads the whole.
+def _read(node: DictConfig) -> Any:
+    """What a reader returns; where it is a generator, one whose errors are mistakes of the data."""
+    path = "data.prepare.read"
+    found = build(node, path)
+    if not isinstance(found, Iterator):
+        return found
+    return iter(lambda: _call(lambda: next(found, None), path, {}), None)
+
+
+def build_splitter(config: DictConfig) -> Any:
+    """What divides the rows: `data.prepare.split`; None where there is none.
+
+    Raises:
+        StudyError: it is not allowed, or refuses its arguments.
+    """
+    prepare = config.data.prepare
+    if prepare.get("split") is None:
+        return None
+    taken = shares_of(prepare)
+    return build(prepare.split, "data.prepare.split", **{key: prepare[key] for key in taken})
+
+
+def build_encoder(config: DictConfig, state: Mapping[str, Any] | None = None) -> Any:
+    """What turns raw fields into numbers: `data.prepare.encode`; None where there is none.
+
+    Args:
+        config: Checked.
+        state: Of one that was fitted; None builds one that is not.
+
+    Raises:
+        StudyError: it is not allowed, or refuses its arguments or the state.
+    """
+    encoder = build(config.data.prepare.get("encode"), "data.prepare.encode")
+    if encoder is not None and state is not None:
+        _call(encoder.load_state_dict, "data.prepare.encode", {"state": state})
+    return encoder
+
+
+def open_split(config: DictConfig, name: str) -> "Split":
+    """A split of the prepared data of a configuration.
+
+    Raises:
+        StudyError: they are not prepared.
+    """
+    from ..training.prepared import Split
+
+    padding = config.data.get("padding")
+    plain: Any = None if padding is None else OmegaConf.to_container(padding)
+    return Split(config.data.folder, name, plain)
+
+
+def read_fixture(values: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """The few rows of `data.fixture`, as the whole data are read, their encoder, not fitted, and
+    what divides rows.
 
     Raises:
         StudyError: there is no such file, or it is not such a table.
@@ -158,4 +282,5 @@ def read_fixture(values: Mapping[str, Any]) -> Any:
     fixture = values["data"].get("fixture")
     require(isinstance(fixture, str), "data.fixture", fixture, "the path of a small table")
     read = OmegaConf.create({**values["data"]["prepare"]["read"], "path": fixture})
-    return build(read, "data.prepare.read")
+    config = OmegaConf.create(dict(values))
+    return _read(read), build_encoder(config), build_splitter(config)

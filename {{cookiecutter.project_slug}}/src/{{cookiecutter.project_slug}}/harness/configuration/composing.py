@@ -1,25 +1,73 @@
-"""From conf/ and a command line to one resolved configuration, and to plain values."""
+"""From conf/ and a command line to one resolved configuration, and to plain values.
 
-from collections.abc import Sequence
+A value out of the environment may be a secret: what is written names the variable instead.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
 
-from ..files import write_atomically
+from ..errors import StudyError
+from ..runs.machine import ENVIRONMENT
 from ..study import PACKAGE, ROOT, conf_of
+from . import guarding, reading
 
 CONF = ROOT / "conf" if (ROOT / "conf").is_dir() else conf_of(PACKAGE)
 # hydra.searchpath: ["${conf_of:other_study}"] adds the configurations of another study
 OmegaConf.register_new_resolver("conf_of", lambda name: f"file://{conf_of(name)}", replace=True)
+guarding.install(CONF)
+_is_naming = ContextVar("_is_naming", default=False)
+
+
+@contextmanager
+def naming_variables() -> Iterator[None]:
+    """In here `${oc.env:NAME}` stays as it is, to be read when it is used; see ENVIRONMENT."""
+    token = _is_naming.set(True)
+    try:
+        yield
+    finally:
+        _is_naming.reset(token)
+
+
+def _read_variable(name: str, *default: str | None) -> str | None:
+    value: str | None = oc.env(name, *default)
+    if _is_naming.get() and name not in ENVIRONMENT and value is not None:
+        return "${oc.env:" + name + "}" if (value,) != default else value
+    return value
+
+
+OmegaConf.register_new_resolver("oc.env", _read_variable, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The configuration of a run, as `python run.py` would see it. For tests and notebooks."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return hydra.compose(config_name, overrides=list(overrides))
+
+
+def composed_of(overrides: Sequence[str]) -> tuple[list[Path], dict[str, str | None]]:
+    """What a command line is composed of: this job's, or that of what was typed.
+
+    Returns:
+        The folders with YAML files, and the option that is taken of each group.
+    """
+    if HydraConfig.initialized():
+        found = HydraConfig.get().runtime
+    else:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+        found = composed.hydra.runtime
+    folders = [Path(item.path) for item in found.config_sources if item.schema == "file"]
+    return folders, {str(key): value for key, value in found.choices.items()}
 
 
 def to_values(config: DictConfig) -> dict[str, Any]:
@@ -29,23 +77,30 @@ def to_values(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def to_record(config: DictConfig) -> dict[str, Any]:
+    """The same, to be written: a variable of the environment by its name."""
+    with naming_variables():
+        return to_values(config)
+
+
 def to_yaml(values: Any) -> bytes:
-    """Plain values or a configuration, resolved, as YAML."""
-    return OmegaConf.to_yaml(values, resolve=True).encode()
+    """Plain values or a configuration, resolved, as YAML; variables by their names."""
+    with naming_variables():
+        return OmegaConf.to_yaml(values, resolve=True).encode()
 
 
-def write_config(config: DictConfig, folder: Path) -> None:
-    """Writes config.yaml, resolved, into a run's folder."""
-    write_atomically(folder / "config.yaml", to_yaml(config))
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML file that a program wrote, of any length."""
+    return yaml.load(path.read_bytes(), Loader=reading.LOADER)
 
 
-def keys_of(node: Any, prefix: str = "") -> list[str]:
-    """Every key of a configuration, groups too, with dots."""
-    keys = []
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Every key of plain values, groups too, with dots; and what it holds."""
+    flat: dict[str, Any] = {}
     if isinstance(node, dict):
         for key, value in node.items():
-            keys += [f"{prefix}{key}", *keys_of(value, f"{prefix}{key}.")]
-    return keys
+            flat |= {f"{prefix}{key}": value, **flatten(value, f"{prefix}{key}.")}
+    return flat
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
@@ -55,9 +110,12 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
         key, _, value = item.partition("=")
         if (CONF / key).is_dir():
             options.append(f"{key}={value.partition(',')[0]}")
-    return keys_of(OmegaConf.to_container(compose(options)))
+    with suppress(HydraException, StudyError):  # an option that is no name, for example
+        return list(flatten(OmegaConf.to_container(compose(options))))
+    return []
 
 
 def typed_overrides() -> list[str]:
     """What was typed after `python run.py`, or its equivalent in this job of a sweep."""
-    return list(HydraConfig.get().overrides.task)
+    typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # ${...} is left as it is
+    return list(typed)

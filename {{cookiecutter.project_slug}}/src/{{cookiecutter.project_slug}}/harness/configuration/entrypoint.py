@@ -1,5 +1,6 @@
 """A function as a command: composes its configuration, and turns mistakes into one line."""
 
+import errno
 import functools
 import inspect
 import logging
@@ -7,9 +8,8 @@ import os
 import signal
 import sys
 import traceback
-import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,13 +18,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ..errors import StudyError
+from ..files import temporary_path
 from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
+from ..terminal import settle_streams
 from .composing import CONF, typed_overrides
 from .messages import MISTAKES, describe_error
 
 log = logging.getLogger(__name__)
+FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 FAILURES = "STUDY_FAILURES"  # the environment variable that names the file of failed jobs
 
 
@@ -38,9 +42,11 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
     @functools.wraps(main)
     def task(config: DictConfig) -> Any:
+        settle_streams()  # those of a process that a launcher started
         watch_reads(ROOT)
         try:
-            return main(config)
+            with _faults_as_mistakes():
+                return main(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _note_failure(error)
@@ -51,9 +57,13 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
     composed = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
 
     def command() -> Any:
+        settle_streams()
         script = Path(inspect.getfile(main)).resolve()
         if ROOT not in script.parents:
             _exit(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
+        for word in sys.argv:
+            if not word.isprintable() and word.encode(errors="ignore").decode() != word:
+                _exit(f"{word!a}: is not UTF-8; type it in a terminal that is set to UTF-8", 1)
         return _run(composed)
 
     return command
@@ -62,12 +72,15 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 def _run(composed: Callable[[], Any]) -> Any:
     """Calls a composed function, and turns an error or a signal into one line and an exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
-    failures = Path("runs", f".failures-{uuid.uuid4().hex}")
+    failures = temporary_path(Path("runs", "failures"))
+    with suppress(OSError):  # of a process that was killed and had the same number
+        failures.unlink()
     os.environ[FAILURES] = str(failures.absolute())
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return composed()
     except KeyboardInterrupt as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
         again = "the same command resumes the run"
         if "force=true" in sys.argv:
             again = "to resume the run, type: python run.py resume= and its folder"
@@ -79,8 +92,21 @@ def _run(composed: Callable[[], Any]) -> Any:
             _exit(describe_error(error, sys.argv[1:]), 1)
         raise
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the exit code is settled
         with suppress(OSError):  # where nothing can be written, nothing was
             failures.unlink()
+
+
+@contextmanager
+def _faults_as_mistakes() -> Iterator[None]:
+    """A full or broken disk is no bug: it gets one line, as a mistake does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FAULTS:
+            raise
+        name = error.filename2 or error.filename or "a file"
+        raise StudyError(f"{name}: cannot be read or written ({error.strerror})") from error
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
@@ -102,7 +128,8 @@ def _note_failure(error: Exception) -> None:
 
 def _exit(message: str, code: int) -> NoReturn:
     """Prints one line, or with `hydra.verbose=true` the traceback too, and exits."""
-    if any(item.startswith("hydra.verbose=") and "false" not in item for item in sys.argv):
+    if "hydra.verbose=true" in sys.argv:
         traceback.print_exc()
-    print(f"error: {message}" if code == 1 else message, file=sys.stderr)
+    with suppress(OSError):
+        print(f"error: {message}" if code == 1 else message, file=sys.stderr)
     sys.exit(code)

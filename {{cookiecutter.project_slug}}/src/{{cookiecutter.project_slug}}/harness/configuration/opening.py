@@ -1,17 +1,22 @@
 """The folder of the run that a configuration describes: new, interrupted or finished."""
 
 import logging
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..files import ENCODER, write_atomically
 from ..runs.fingerprint import identify
 from ..runs.folder import claim, read_finished
+from ..runs.record import record_config
 from ..runs.run import Metrics, Run
+from ..runs.source import find_source
 from ..study import ROOT
-from .composing import to_values, typed_overrides, write_config
+from .composing import to_record, to_values, to_yaml, typed_overrides
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +34,41 @@ def open_run(config: DictConfig) -> Iterator[Run]:
     # torch takes seconds to import: --help and --cfg do without it
     from ..training import checkpoints, determinism, prepared
 
-    values, overrides = to_values(config), typed_overrides()
-    data = prepared.verify_prepared(config.data.folder, values["data"]["prepare"])
-    identity = identify(ROOT, values, data, determinism.kind_of(config.device))
+    values, overrides = to_record(config), typed_overrides()
+    command = describe_preparing(config, overrides)
+    data = prepared.verify_prepared(config.data.folder, values["data"]["prepare"], command)
+    source = find_source(config.get("initial_weights"))
+    known = None if source is None else source.describe()
+    identity = identify(ROOT, values, data, determinism.kind_of(config.device), known)
     resume = None if config.resume is None else Path(config.resume)
-    with claim(ROOT, identity, values, overrides, resume=resume) as folder:
+    with claim(ROOT, identity, to_values(config), overrides, resume=resume) as folder:
         record = read_finished(folder, except_budget=resume is not None)
         metrics = None
         if record is not None and checkpoints.restore_results(folder, record):
             log.info("%s: already finished; to run it again from scratch: force=true", folder)
             metrics = record["metrics"]
-        has_config = (folder / "config.yaml").exists()
-        if resume is None and (metrics is None or config.run_dir is not None or not has_config):
-            write_config(config, folder)
+        if resume is None and (metrics is None or not (folder / "config.yaml").exists()):
+            content = to_yaml(config)
+            if metrics is not None:  # first: what is written must be as recorded, at any moment
+                record_config(folder, values, content)
+            write_atomically(folder / "config.yaml", content)
+            copy_encoder(Path(config.data.folder), folder)
         yield Run(ROOT, folder, identity, values, overrides, metrics)
+
+
+def describe_preparing(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The command that prepares the data of what was typed."""
+    name = HydraConfig.get().runtime.choices.get("data")
+    typed = [item for item in overrides if item.lstrip("+~").startswith("data.")]
+    if "fold" in (config.data.prepare.get("split") or {}):
+        typed.append(f"seed={config.seed}")  # in folds, each seed has data of its own
+    return shlex.join(["python", "stages/prepare.py", f"data={name}", *typed])
+
+
+def copy_encoder(data: Path, folder: Path) -> None:
+    """Keeps with a run what was fitted on its training rows: predictions need it."""
+    if (data / ENCODER).is_file():
+        write_atomically(folder / ENCODER, (data / ENCODER).read_bytes())
 
 
 def log_metrics(metrics: Metrics) -> None:

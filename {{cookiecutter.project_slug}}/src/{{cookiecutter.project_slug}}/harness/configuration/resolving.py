@@ -1,6 +1,9 @@
 """What a run really does: its configuration checked and resolved; on resume= that of the run."""
 
 import logging
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import StudyError
-from ..runs.record import read_record
-from .checking import check_config
-from .composing import typed_overrides
+from ..runs.record import key_of, read_record
+from .checking import check_config, check_data, refuse_unused, require
+from .composing import CONF, composed_of, flatten, naming_variables, typed_overrides
 from .messages import describe_error
+from .reading import find_key, load
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +32,97 @@ def resolve(config: DictConfig) -> DictConfig:
     elif config.test and not _may_test():
         log.info("a sweep does not evaluate the test split; to evaluate it, type test=true")
         config.test = False
-    try:
-        OmegaConf.resolve(config)
-    except OmegaConfBaseException as error:
-        raise StudyError(describe_error(error)) from error
-    check_config(config)
+    _check(config, typed_overrides(), _follow_and_check)
     return config
+
+
+def _follow_and_check(config: DictConfig) -> None:
+    with naming_variables():
+        OmegaConf.resolve(config)
+    check_config(config)
+
+
+def check(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Checks a configuration; a wrong value that stands in a file is named by its place there.
+
+    Args:
+        config: As composed.
+        overrides: What was typed.
+
+    Raises:
+        StudyError: names the key, the value and what it must be.
+    """
+    _check(config, overrides, check_config)
+
+
+def resolve_data(config: DictConfig) -> DictConfig:
+    """The configuration of a stage that prepares data: its `data` checked, the rest as it is.
+
+    Raises:
+        StudyError: names the key, the value and what it must be.
+    """
+    _check(config, typed_overrides(), check_data)
+    return config
+
+
+def _check(
+    config: DictConfig, overrides: Sequence[str], checked: Callable[[DictConfig], None]
+) -> None:
+    try:
+        checked(config)
+        if not config.resume:  # of a run that has begun, values are left
+            folders, _ = composed_of(overrides)
+            paths = [path for folder in folders for path in folder.rglob("*.yaml")]
+            texts = [path.read_text(encoding="utf-8") for path in paths]
+            refuse_unused(config, [*texts, *overrides])
+    except (StudyError, OmegaConfBaseException) as error:
+        message = describe_error(error)
+        if not isinstance(error, StudyError):
+            message = _culprit(config, message) + _explain_missing(message, overrides)
+        raise StudyError(_place(message, overrides) + message) from error
+
+
+def _culprit(config: DictConfig, message: str) -> str:
+    """The key whose ${...} names what is not there, or cannot be followed; nothing if unknown."""
+    flat, missing = flatten(OmegaConf.to_container(config)), re.search(r"'(.+)' not found", message)
+    if missing:
+        texts = {key: str(value) for key, value in flat.items() if not isinstance(value, dict)}
+        broken = [key for key, text in texts.items() if missing[1] + "}" in text]
+    else:
+        broken = [key for key in flat if not _can_be_followed(config, key)]
+    return f"{broken[0]}: " if broken else ""
+
+
+def _explain_missing(message: str, overrides: Sequence[str]) -> str:
+    """Which data sets have what a model asks for, if those that were chosen lack it."""
+    missing = re.search(r"'data\.(\w+)' not found", message)
+    if not missing:
+        return message
+    _, choices = composed_of(overrides)
+    having = [
+        path.stem for path in sorted((CONF / "data").glob("*.yaml")) if missing[1] in load(path)
+    ]
+    found = f"data={choices.get('data')} has no {missing[1]}"
+    return f"{found}; type data={' or data='.join(having)}" if having else found
+
+
+def _can_be_followed(config: DictConfig, key: str) -> bool:
+    with suppress(OmegaConfBaseException):
+        OmegaConf.select(config, key)
+        return True
+    return False
+
+
+def _place(message: str, overrides: Sequence[str]) -> str:
+    """Where the key that a message begins with stands in conf/; nothing if it was typed."""
+    found = re.match(r"[\w.]+", message)
+    key = found[0] if found else ""
+    for item in map(key_of, overrides):
+        if f"{key}.".startswith(f"{item}.") or item.startswith(f"{key}."):
+            return ""
+    _, choices = composed_of(overrides)
+    place = find_key(CONF, key, choices)
+    return f"{place}: " if place else ""
 
 
 def _may_test() -> bool:
@@ -42,9 +131,10 @@ def _may_test() -> bool:
     return asked or HydraConfig.get().mode != RunMode.MULTIRUN
 
 
-def _of_interrupted(name: str) -> DictConfig:
+def _of_interrupted(name: object) -> DictConfig:
     """The configuration of a run that is not finished; nothing of it can be changed."""
-    folder = Path(name)
+    require(isinstance(name, str), "resume", name, "the folder of a run")
+    folder = Path(str(name))
     others = [item for item in typed_overrides() if not item.startswith("resume=")]
     if others:
         raise StudyError(f"{others[0]}: a resumed run keeps its configuration; remove this")
@@ -57,10 +147,8 @@ def _of_interrupted(name: str) -> DictConfig:
             f"resume={folder}: was killed before it began, so there is nothing to resume; "
             "type the command of the run again"
         )
-    try:
-        config = OmegaConf.load(path)
-    except Exception as error:  # whatever a YAML parser raises
-        raise StudyError(f"{path}: cannot be read ({error})") from error
-    assert isinstance(config, DictConfig)
+    config = load(path)
+    if not isinstance(config, DictConfig):
+        raise StudyError(f"{path}: cannot be read (it holds no keys)")
     config.resume = name
     return config

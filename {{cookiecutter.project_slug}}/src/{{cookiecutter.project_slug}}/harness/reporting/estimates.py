@@ -15,14 +15,14 @@ class Estimate:
     """Mean, standard deviation and half the width of the confidence interval, over seeds."""
 
     mean: float
-    std: float
-    half_width: float
+    std: float | None
+    half_width: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """Student's t on n - 1 degrees of freedom; with one value the spread is unknown (nan)."""
+        """Student's t on n - 1 degrees of freedom; with one value the spread is unknown (None)."""
         if len(values) < 2:
-            return cls(values[0], math.nan, math.nan)
+            return cls(values[0], None, None)
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
         spread = stdev(values)
         return cls(mean(values), spread, float(quantile) * spread / math.sqrt(len(values)))

@@ -29,14 +29,19 @@ WITHOUT_EFFECT = {
     "checks": "a model that passes is trained as if it had not been checked",
     "configuration.composing": "the resolved configuration is itself part of the fingerprint",
     "configuration.entrypoint": "command line, signals and exit codes",
+    "configuration.guarding": "what Hydra may do besides composing",
     "configuration.messages": "words",
     "configuration.opening": "which folder a run writes to",
+    "configuration.reading": "the resolved configuration is itself part of the fingerprint",
     "configuration.resolving": "the resolved configuration is itself part of the fingerprint",
     "configuration.targets": "finds the class that the configuration names",
     "errors": "words",
     "files": "how bytes reach the disk, and their hashes",
+    "reporting.find_lr": "trains a copy, of which no run has a number",
     "runs": "folders and records",
     "study": "where the study is",
+    "terminal": "what is printed",
+    "training.range_test": "trains a copy, of which no run has a number",
     "training.results": "how numbers are written; they are the trainer's",
 }
 ANY = "*"  # a module whose name is computed: it may be any of the researcher's
@@ -161,7 +166,7 @@ def _files_of(root: Path, name: str) -> Iterator[tuple[Path, str]]:
 def _own_modules(root: Path) -> list[str]:
     """Every module of the study that is the researcher's."""
     library = root / "src"
-    paths = [path.relative_to(library) for path in (library / PACKAGE).rglob("*.py")]
+    paths = [path.relative_to(library) for path in library.rglob("*.py")]
     return [".".join(path.with_suffix("").parts) for path in paths if "harness" not in path.parts]
 
 
@@ -171,16 +176,15 @@ def _shown(root: Path, path: Path, module: str) -> str:
 
 
 def _is_without_effect(module: str) -> bool:
-    harness = f"{PACKAGE}.harness"
-    if module != harness and not module.startswith(f"{harness}."):
+    if module.split(".")[1:2] != ["harness"]:
         return False
-    inside = module[len(harness) + 1 :]
+    inside = module.split(".", 2)[-1] if module.count(".") > 1 else ""
     return inside in WITHOUT_EFFECT or inside.partition(".")[0] in WITHOUT_EFFECT
 
 
 def _library(root: Path, package: str) -> Path | None:
     """The folder with the code of a package that no version identifies; None for all others."""
-    if package == PACKAGE:
+    if package == PACKAGE or (root / "src" / package / "harness").is_dir():  # or renamed since
         return root / "src"
     if package in sys.stdlib_module_names or package in ("__main__", "torch", "numpy"):
         return None
@@ -216,7 +220,9 @@ def read_module(path: Path, name: str) -> Module:
         StudyError: it cannot be read or parsed.
     """
     try:
-        return _parse(path.read_bytes(), name, path.name == "__init__.py")
+        with reads_ignored():
+            content = path.read_bytes()
+        return _parse(content, name, path.name == "__init__.py")
     except SyntaxError as error:
         raise StudyError(f"{path}: line {error.lineno}: {error.msg}") from error
     except (OSError, ValueError) as error:

@@ -11,9 +11,9 @@ from .drift import ELSEWHERE, Change, find_drift
 from .record import read_record
 
 IDENTICAL, TOLERATED = "identical", "within tolerance"
-DIFFERENT, IMPOSSIBLE = "different", "cannot be reproduced"
-EXIT_CODES = {IDENTICAL: 0, TOLERATED: 0, DIFFERENT: 3, IMPOSSIBLE: 4}
-NONDETERMINISM = "nothing that is recorded changed: nondeterminism"
+DIFFERENT, IMPOSSIBLE, ALTERED = "different", "cannot be reproduced", "altered"
+EXIT_CODES = {IDENTICAL: 0, TOLERATED: 0, DIFFERENT: 3, IMPOSSIBLE: 4, ALTERED: 5}
+UNEXPLAINED = "nothing that is recorded changed"
 BUDGET = Change("time", "training.max_minutes ended the run, so the speed of the machine decided")
 Pair = tuple[float | None, float | None]
 
@@ -23,23 +23,24 @@ class Comparison:
     """What came of comparing two runs.
 
     Attributes:
-        verdict: One of the four above.
+        verdict: One of the five above.
         numbers: A line for each number that differs: of the history, the first epoch that does.
         changes: Each thing recorded that differs.
+        reason: Why it cannot be reproduced, what was altered, or what a second run has shown.
     """
 
     verdict: str
     numbers: Sequence[str] = ()
     changes: Sequence[Change] = ()
-    reason: str = ""  # why the run cannot be reproduced
+    reason: str = ""
 
     @property
     def causes(self) -> list[str]:
-        """A line for each change; if numbers differ and nothing that is recorded does, that."""
+        """The reason; or a line for each change; or, if numbers differ without one, that."""
         if self.reason:
             return [self.reason]
         lines = [str(change) for change in self.changes]
-        return lines or ([NONDETERMINISM] if self.numbers else [])
+        return lines or ([UNEXPLAINED] if self.numbers else [])
 
 
 def compare(before: Path, now: Path) -> Comparison:

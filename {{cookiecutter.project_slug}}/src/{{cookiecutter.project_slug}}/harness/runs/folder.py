@@ -7,6 +7,7 @@ one is resumed, one that another process is working on is waited for.
 
 import itertools
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,14 +18,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import StudyError
-from ..files import to_json, write_atomically
 from .fingerprint import fingerprint
-from .reads import changed_inputs
-from .record import NAME, VERSION, name_from, read_record
+from .leftovers import LOCK, aside_of, is_alive, is_empty, lock_of, settle, sweep
+from .reads import changed_inputs, reads_ignored
+from .record import NAME, VERSION, name_from, read_record, write_record
 
 log = logging.getLogger(__name__)
 RUNS = Path("runs")
-LOCK = ".lock"
 DEVICES = ("cuda", "mps", "cpu")
 
 
@@ -52,12 +52,14 @@ def claim(
     Raises:
         StudyError: the folder contains something that would be lost, or cannot be made.
     """
-    folder, lock = _acquire(root, identity, values, overrides, resume)
+    with reads_ignored():  # records of other runs are no inputs of this one
+        folder, lock = _acquire(root, identity, values, overrides, resume)
     try:
         yield folder
     finally:
-        with suppress(StudyError, OSError), _lock(RUNS):
-            _settle(folder, lock)
+        with suppress(StudyError, OSError), reads_ignored(), lock_of(RUNS):
+            lock.release()
+            settle(folder)
         lock.release()
 
 
@@ -73,53 +75,27 @@ def _acquire(
     while True:
         try:
             RUNS.mkdir(exist_ok=True)
-            with _lock(RUNS):  # for a moment: whoever comes first decides for both
+            with lock_of(RUNS):  # for a moment: whoever comes first decides for both
+                sweep(RUNS)
                 folder = resume or _choose(root, identity, values, overrides)
-                lock = _lock(folder)
+                lock = lock_of(folder)
                 lock.acquire(timeout=0)
-                if not (
-                    folder / NAME
-                ).exists():  # visible to all before the lock on runs/ is released
+                for path in folder.glob(".*.tmp"):  # what a killed process was about to write
+                    path.unlink(missing_ok=True)
+                # visible to all before the lock on runs/ is released
+                if not (folder / NAME).exists():
                     head = {"version": VERSION, "fingerprint": fingerprint(identity)}
-                    write_atomically(folder / NAME, to_json({**head, "status": "running"}))
+                    write_record(folder, {**head, "status": "running"})
             return folder, lock
         except Timeout:
             if not is_waiting:
                 log.info("%s: another process is doing this run; waiting for it", folder)
             is_waiting = True
-            with suppress(FileNotFoundError), _lock(folder):  # gone: it could not be built
+            with suppress(FileNotFoundError), lock_of(folder):  # gone: it could not be built
                 pass
         except OSError as error:
             reason = f"cannot be read or made ({error.strerror or error})"
             raise StudyError(f"{error.filename or RUNS}: {reason}") from error
-
-
-def _settle(folder: Path, lock: FileLock) -> None:
-    """Drops the run that was replaced; or, if the new one could not be built, puts it back."""
-    aside = _aside(folder)
-    if "started" in read_record(folder):
-        shutil.rmtree(aside, ignore_errors=True)
-        return
-    lock.release()
-    shutil.rmtree(folder)
-    if aside.exists():
-        aside.rename(folder)
-
-
-def _lock(folder: Path) -> FileLock:
-    """The lock of a folder, which other users of the machine may ask for too."""
-    return FileLock(folder / LOCK, mode=0o666)
-
-
-def is_alive(folder: Path) -> bool:
-    """Whether a process works in a folder: if not, a run with the status `running` was killed."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with _lock(folder).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def status(folder: Path) -> str:
@@ -146,27 +122,35 @@ def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
     """
     found = []
     for path in [*RUNS.glob(f"[!.]*/{NAME}"), *RUNS.glob(f"[!.]*/[!.]*/{NAME}")]:
-        with open(path, "rb") as file:
-            head = file.read(200)  # the fingerprint is the second key: no need to read them all
-        if wanted.encode() in head:
+        if _may_be_of(path, wanted):
             found.append(path.parent)
-    if named is not None and (named / NAME).is_file():
-        found = [folder for folder in found if not folder.samefile(named)]
-        if _is_readable(named) and read_record(named)["fingerprint"] == wanted:
-            found.append(named)
+    if named is not None and (named / NAME).exists():
+        found = [folder for folder in found if not folder.samefile(named)] + [named]
     found.sort(reverse=True)  # the latest first, where nothing else counts
-    same = [item for item in found if _is_readable(item) and _inputs_are_unchanged(root, item)]
+    same = [item for item in found if _is_of(item, wanted) and _inputs_are_unchanged(root, item)]
     return sorted(same, key=lambda folder: _rank(folder, named), reverse=True)
 
 
-def _is_readable(folder: Path) -> bool:
-    """Whether a record can be read; one that cannot is skipped with a warning."""
+def _may_be_of(path: Path, wanted: str) -> bool:
+    """Whether the head of a record has this fingerprint, or none: no need to read them all."""
     try:
-        read_record(folder)
+        with open(path, "rb") as file:
+            head = file.read(200)
+    except OSError:
+        return True
+    is_of_another = re.search(rb'"fingerprint": "\w{64}"', head)
+    return wanted.encode() in head or not is_of_another
+
+
+def _is_of(folder: Path, wanted: str) -> bool:
+    """Whether a run has this fingerprint; one whose record cannot be read gets a warning."""
+    try:
+        return bool(read_record(folder)["fingerprint"] == wanted)
     except StudyError as error:
-        log.warning("%s; skipped", error)
+        log.warning(
+            "%s; this run is passed over; if you no longer need it, type: rm -r %s", error, folder
+        )
         return False
-    return True
 
 
 def _rank(folder: Path, named: Path | None) -> tuple[bool, ...]:
@@ -227,9 +211,9 @@ def _new_folder(overrides: Sequence[str]) -> Path:
 
 def _make_room(folder: Path, *, replace: bool) -> None:
     """Leaves `folder` empty. Its content is kept aside until the new run has begun."""
-    aside = _aside(folder)
+    aside = aside_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(path.name != LOCK for path in folder.iterdir()):
+    if is_empty(folder):
         return
     if not (folder / NAME).is_file():
         raise StudyError(f"run_dir={folder}: contains other files; name an empty or a new folder")
@@ -243,24 +227,19 @@ def _make_room(folder: Path, *, replace: bool) -> None:
     folder.mkdir()
 
 
-def _aside(folder: Path) -> Path:
-    """Where the previous run of a folder is kept until its replacement has begun."""
-    return folder.with_name(f".{folder.name}.old")
-
-
 def _copy(source: Path, target: Path) -> None:
     """Copies a run that was done in another folder."""
     copy = target.with_name(f".{target.name}.new")
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(LOCK, ".*.tmp"))
-        record = {**read_record(copy), "copied_from": source.as_posix()}
-        write_atomically(copy / NAME, to_json(record))
+        # its configuration is written again: there `run_dir` is another
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(LOCK, ".*.tmp", "config.yaml"))
+        write_record(copy, {**read_record(copy), "copied_from": source.as_posix()})
     except (OSError, StudyError) as error:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
-        if _aside(target).exists():
-            _aside(target).rename(target)
+        if aside_of(target).exists():
+            aside_of(target).rename(target)
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{target}: cannot be copied from {source} ({reason})") from error
     shutil.rmtree(target)

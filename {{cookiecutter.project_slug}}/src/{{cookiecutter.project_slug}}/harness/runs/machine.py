@@ -12,9 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+# What limits the instructions of a processor: the last bits of a sum then differ.
+INSTRUCTIONS = (
+    *("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE"),
+    *("MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES"),
+)
 ENVIRONMENT = (
-    *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
-    *("NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED"),
+    *INSTRUCTIONS,
+    *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "VECLIB_MAXIMUM_THREADS"),
+    *("MKL_DYNAMIC", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("OMP_DYNAMIC", "OMP_NUM_THREADS", "OMP_SCHEDULE", "OMP_THREAD_LIMIT"),
 )
 INSTALLERS = ("pip", "uv", "wheel")  # which no run imports
 
@@ -25,12 +33,22 @@ def describe_packages(root: Path) -> dict[str, dict[str, str]]:
     for folder in filter(os.path.isdir, sys.path):
         for name in os.listdir(folder):
             if name.endswith(".dist-info"):  # reading their metadata would take twenty times longer
-                package, _, version = name.removesuffix(".dist-info").partition("-")
+                package, version = name_and_version(name)
                 if package not in INSTALLERS:
-                    installed.setdefault(package.replace("_", "-").lower(), version)
+                    installed.setdefault(package, version)
+    return {"installed": dict(sorted(installed.items())), "locked": locked_versions(root)}
+
+
+def name_and_version(folder: str) -> tuple[str, str]:
+    """Of a package, from the name of the folder with its metadata; the name as in the lock."""
+    name, _, version = folder.removesuffix(".dist-info").partition("-")
+    return name.replace("_", "-").lower(), version
+
+
+def locked_versions(root: Path) -> dict[str, str]:
+    """The version of each package in requirements.lock."""
     lock = (root / "requirements.lock").read_text(encoding="utf-8")
-    locked = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.M))
-    return {"installed": dict(sorted(installed.items())), "locked": locked}
+    return dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.M))
 
 
 def describe_environment() -> dict[str, str]:

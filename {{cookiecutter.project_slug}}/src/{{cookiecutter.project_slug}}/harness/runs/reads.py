@@ -1,32 +1,37 @@
 """Which files of the study a run reads: it may depend on any of them.
 
-Code, configuration and prepared data have hashes of their own; every other file is an input.
+Code, configuration and prepared data have hashes of their own; every other file is an input,
+besides those of results/, which are made of runs.
 """
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..files import MANIFEST, hash_file, hash_files
 
-# What has a hash of its own in the record, or is a result.
+# What has a hash of its own in the record, or is made of runs.
 UNWATCHED = (
     *(".dvc", ".git", ".venv", "conf", "dvc.lock", "pyproject.toml", "requirements.lock"),
-    *("results", "run.py", "runs"),
+    *("results", "run.py"),
 )
-CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/: see code.py
+CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/ and stages/: see code.py
 
 _watched: list[Path] = []  # the study's folder, once it is watched
 _ignored: list[bool] = []  # not empty while the harness hashes files
 _read: set[str] = set()  # every file below it that this process has opened to read
+_of_workers: list[tuple[int, IO[bytes]]] = []  # this process, and where its workers note theirs
 
 
 def watch_reads(root: Path) -> None:
     """From now on, notes which files of the study this process opens to read."""
     if not _watched:
+        # processes that load batches are forked from this one, and share the open file
+        _of_workers.append((os.getpid(), tempfile.TemporaryFile(buffering=0)))
         sys.addaudithook(_note_read)
     if root not in _watched:
         _watched.append(root)
@@ -54,22 +59,39 @@ def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
     name, mode, flags = arguments
     if not ("w" in (mode or "") or "a" in (mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)):
         path = os.path.abspath(os.fsdecode(name))
-        if any(path.startswith(str(root)) for root in _watched):
+        if path not in _read and any(path.startswith(f"{root}{os.sep}") for root in _watched):
             _read.add(path)
+            for process, file in _of_workers:
+                if os.getpid() != process:
+                    file.write(os.fsencode(path) + b"\0")
 
 
-def hash_inputs(root: Path, known: Mapping[str, str]) -> dict[str, str]:
+def _read_by_workers() -> set[str]:
+    """Every file that a worker process has opened to read."""
+    noted = b""
+    for _, file in _of_workers:
+        file.seek(0)
+        noted += file.read()
+    return {os.fsdecode(path) for path in noted.split(b"\0") if path}
+
+
+def hash_inputs(root: Path, known: Mapping[str, str], own: Path) -> dict[str, str]:
     """The SHA-256 of what was read in the study so far, besides what has a hash of its own.
 
-    That is its code, its configuration, and prepared data. What worker processes and compiled code
-    read is not noticed. A file that is in `known` keeps the hash that it has there.
+    That is its code, its configuration, and prepared data. What compiled code reads is not noticed.
+
+    Args:
+        root: The study's folder.
+        known: A file that is in it keeps the hash that it has there.
+        own: The folder of the run, which is no input.
     """
-    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix)]
+    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix), root / own]
     paths = []
-    for path in map(Path, sorted(_read)):
-        hidden = path.name.startswith(".") or "__pycache__" in path.parts
+    for path in map(Path, sorted(_read | _read_by_workers())):
+        hidden = path.name == ".lock" or path.suffix == ".tmp" or "__pycache__" in path.parts
         inside = any(folder == path or folder in path.parents for folder in skipped)
-        is_code = root / "src" in path.parents and path.suffix in CODE
+        ours = (root / name in path.parents for name in ("src", "stages"))
+        is_code = path.suffix in CODE and any(ours)
         if not (hidden or inside or is_code or _is_prepared(path)) and root in path.parents:
             if path.is_file() and path.relative_to(root).as_posix() not in known:
                 paths.append(path)

@@ -10,13 +10,14 @@ Files:
     checkpoint-*.pt weights, optimizer and progress, to resume from: the newest and the previous one
 """
 
+import hashlib
 import json
 import logging
 import os
 import platform
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,23 +25,26 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import StudyError
-from ..files import hash_files, to_json, write_atomically
-from ..training.results import HISTORY, METRICS, write_metrics
+from ..files import hash_file, hash_files, to_json, write_atomically
+from ..training.results import RESULTS, write_metrics
 from .code import hash_source, source_in_use
 from .drift import Change, find_drift, hardware_drift, write_changes
-from .fingerprint import KEYS, fingerprint, identity_in
+from .fingerprint import KEYS, describe_origin, fingerprint, identity_in
 from .git import describe_git
+from .installed import imported_packages
 from .machine import describe_environment, describe_hardware, describe_packages, read_energy
 from .reads import changed_inputs, hash_inputs
 from .run import Metrics, Run
+from .sealing import is_sealed, seal
 
 log = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 # Overrides that do not describe what a run computes.
-WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of")
-RESULTS = ("best.pt", HISTORY, METRICS)
+WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of", "task")
 NAME = "record.json"
+HEAD = ("version", "fingerprint", "status")  # of any record; of a run that has begun also these:
+BEGUN = ("config", "overrides", "packages", "hardware", "parts", "code", "data", "lock", "device")
 _git_at_first: dict[Path, tuple[dict[str, Any] | None, bytes]] = {}  # of each study
 
 
@@ -59,11 +63,16 @@ def name_from(overrides: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 
 
+class AlteredRecord(StudyError):
+    """A record is not as the run has written it."""
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The record of a run: that in its folder, or a file of its own; of any version.
 
     Raises:
-        StudyError: there is none, or it cannot be read.
+        AlteredRecord: its seal is not that of its content.
+        StudyError: there is none, or it cannot be read, or lacks something.
     """
     file = path if path.is_file() else path / NAME
     try:
@@ -76,9 +85,37 @@ def read_record(path: Path) -> dict[str, Any]:
         raise StudyError(f"{file}: is not a record")
     if record["version"] > VERSION:
         raise StudyError(f"{file}: was written by a newer version of this study; type: git pull")
+    if ("seal" in record or record["version"] >= 4) and not is_sealed(record):
+        raise AlteredRecord(f"{file}: was edited or damaged after the run wrote it")
+    needed = (*HEAD, *BEGUN) if "started" in record and record["version"] > 1 else HEAD
     if record["version"] == 1:
         record = _from_version_1(record)
-    return _from_version_2(record) if record["version"] == 2 else record
+    if record["version"] == 2:
+        record = _from_version_2(record)
+    if missing := [key for key in needed if key not in record]:
+        raise StudyError(f"{file}: is damaged: it lacks {missing[0]}")
+    whole: dict[str, Any] = record
+    return whole
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record, with its seals, into the folder of its run.
+
+    Raises:
+        StudyError: it cannot be written; what was there before is unchanged.
+    """
+    plain = json.loads(to_json(record))  # as it will be read: no tuples, every key a string
+    write_atomically(folder / NAME, to_json(seal(plain)))
+
+
+def record_config(folder: Path, values: Mapping[str, Any], content: bytes) -> None:
+    """Notes that config.yaml of a finished run is about to be written again: DVC had removed it.
+
+    It may differ from the first in what has no effect on a number, such as the name of the folder.
+    """
+    record = read_record(folder)
+    record["files"]["config.yaml"] = hashlib.sha256(content).hexdigest()
+    write_record(folder, {**record, "config": values})
 
 
 def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
@@ -168,8 +205,7 @@ class Record:
         try:
             if error is None:
                 self.values |= {"status": "finished", "exit_code": 0}
-                paths = [self.folder / name for name in RESULTS]
-                self["files"] = hash_files(self.folder, paths)
+                self["files"] = hash_files(self.folder, _files_in(self.folder))
                 self._end_part()
             else:
                 self._note(error)
@@ -191,7 +227,6 @@ class Record:
 
     def _end_part(self) -> None:
         """Writes the record of a part that has ended, and what it cost."""
-        self.handler.flush()
         ended = datetime.now(timezone.utc)
         seconds = round((ended - self.started).total_seconds(), 3)
         part = {"ended": _stamp(ended), "seconds": seconds}
@@ -202,11 +237,12 @@ class Record:
         with suppress(OSError), open(self.folder / "run.log", "rb") as file:
             self["log_lines"] = sum(1 for _ in file)
         self["cost"] = self._cost()
+        self["packages"]["imported"] = imported_packages()
         self._write()
 
     def _write(self) -> None:
-        self["inputs"] = hash_inputs(self.root, self.values.get("inputs") or {})
-        write_atomically(self.folder / NAME, to_json(self.values))
+        self["inputs"] = hash_inputs(self.root, self.values.get("inputs") or {}, self.folder)
+        write_record(self.folder, self.values)
 
     def _card(self) -> str:
         """The device of the run: the one that was named, or its kind."""
@@ -239,6 +275,27 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def _files_in(folder: Path) -> list[Path]:
+    """What a run has written, besides its record."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in paths if path.name != NAME and not path.name.startswith(".")]
+
+
+def find_altered_files(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """Each file of a finished run that is not as the record says; of its results also the missing.
+
+    Checkpoints and the log may be deleted to make room.
+    """
+    altered = []
+    for name, known in (record.get("files") or {}).items():
+        if (folder / name).is_file():
+            if hash_file(folder / name) != known:
+                altered.append(f"{name}: is not as the run wrote it")
+        elif name in RESULTS:
+            altered.append(f"{name}: is missing")
+    return altered
+
+
 def _stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
@@ -265,8 +322,8 @@ def _next_part(run: Run, record: dict[str, Any]) -> dict[str, Any]:
         log.warning("since the run began: %s", "; ".join(map(str, moved)))
         record["moved"] = [*record.get("moved", []), *write_changes(moved)]
     _close_killed_part(run.folder, record)
-    for path in run.folder.glob(".*.tmp"):  # what a killed process was about to write
-        path.unlink()
+    for key in ("files", "metrics"):  # of a run that its time budget had ended: these change now
+        record.pop(key, None)
     return record
 
 
@@ -307,6 +364,7 @@ def describe(run: Run) -> dict[str, Any]:
         "git": git,
         **{key: run.identity[key] for key in KEYS},
         "source": source,
+        "prepared_from": describe_origin(root, values),
         "packages": describe_packages(root),
         "hardware": describe_hardware(),
         "environment": describe_environment(),

@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ import torch
 from torch import Tensor
 
 from ..errors import StudyError
-from ..files import hash_file, write_atomically
-from .results import write_history, write_metrics
+from ..files import hash_file, to_json, write_atomically
+from .results import METRICS, RESULTS, write_history, write_metrics
 
 log = logging.getLogger(__name__)
+# what torch.load raises of a file that it did not write
+UNREADABLE = (
+    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AssertionError),
+    *(AttributeError, struct.error, pickle.UnpicklingError),
+)
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
@@ -32,7 +38,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     others = [other for other in list_checkpoints(folder) if other != path]
     earlier = [other for other in others if other.name[:19] <= path.name[:19]]
     for other in others:  # one of a later step was corrupt, or the run would not be here
-        if other not in earlier[:1]:
+        if other not in earlier[:1] and other.is_file():
             other.unlink(missing_ok=True)
 
 
@@ -60,7 +66,11 @@ def restore_results(folder: Path, record: Mapping[str, Any]) -> bool:
     Returns:
         Whether all results are there, with the hashes that the record gives.
     """
-    missing = [name for name in record["files"] if not (folder / name).is_file()]
+    results = {name: record["files"][name] for name in RESULTS}
+    if hashlib.sha256(to_json(record["metrics"])).hexdigest() != results[METRICS]:
+        log.warning("%s: its record was altered after the run; running it again", folder)
+        return False
+    missing = [name for name in results if not (folder / name).is_file()]
     found = load_checkpoint(folder) if missing else None
     if missing and found is None:
         return False
@@ -70,7 +80,7 @@ def restore_results(folder: Path, record: Mapping[str, Any]) -> bool:
         write_history(folder, state["history"])
         write_atomically(folder / "best.pt", to_bytes(weights))
         write_metrics(folder, record["metrics"])
-    for name, known in record["files"].items():
+    for name, known in results.items():
         if hash_file(folder / name) != known:
             log.warning("%s: was altered after the run; running it again", folder / name)
             return False
@@ -107,7 +117,7 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, An
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise StudyError(f"{path}: there is no such checkpoint") from error
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().partition(". ")[0].splitlines() or ["it is empty"]
         raise StudyError(f"{path}: not a readable checkpoint ({reason[0]})") from error
     if not isinstance(state, dict):

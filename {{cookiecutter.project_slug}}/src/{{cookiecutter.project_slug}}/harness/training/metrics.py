@@ -1,5 +1,6 @@
 """What training asks of a metric, and the mean loss, which every run reports."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -9,8 +10,6 @@ IGNORED = -100  # a target of this value (padding, for example) counts in no los
 
 class Metric(Protocol):
     """What training and evaluation ask of a metric."""
-
-    higher_is_better: bool
 
     def update(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
         """Takes in one batch."""
@@ -24,21 +23,26 @@ def num_targets(target: Tensor) -> int:
     return len(target) if target.is_floating_point() else int((target != IGNORED).sum())
 
 
-class MeanLoss:
-    """The model's own loss, averaged over targets."""
+def loss_weight(batch: Mapping[str, Tensor]) -> int:
+    """What the mean loss of a batch averages over: its targets, or its rows if it has none."""
+    if "target" in batch:
+        return num_targets(batch["target"])
+    return len(next(iter(batch.values())))
 
-    higher_is_better = False
+
+class MeanLoss:
+    """The model's own loss, averaged over targets, or over rows without a target."""
 
     def __init__(self) -> None:
-        self.total, self.num_targets = 0.0, 0
+        self.total, self.weight = 0.0, 0
 
     def update(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-        """Takes in `outputs["loss"]` (a scalar) and `batch["target"]`."""
-        count = num_targets(batch["target"])
-        if count:  # the mean over no target is not a number
-            self.total += float(outputs["loss"]) * count
-            self.num_targets += count
+        """Takes in `outputs["loss"]` (a scalar) and what it averages over."""
+        weight = loss_weight(batch)
+        if weight:  # the mean over no target is not a number
+            self.total += float(outputs["loss"]) * weight
+            self.weight += weight
 
     def compute(self) -> float:
         """The mean; nan before the first target."""
-        return self.total / self.num_targets if self.num_targets else float("nan")
+        return self.total / self.weight if self.weight else float("nan")

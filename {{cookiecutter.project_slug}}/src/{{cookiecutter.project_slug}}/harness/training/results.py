@@ -11,26 +11,45 @@ from ..files import to_json, write_atomically
 
 HISTORY = "history.csv"
 METRICS = "metrics.json"
+RESULTS = ("best.pt", HISTORY, METRICS)
 
 
-def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Writes the history of a run into its folder."""
+def history_to_csv(history: Sequence[Mapping[str, float]]) -> bytes:
+    """The rows of a history as a table, with every digit; `read_history` gives them back."""
     text = io.StringIO(newline="")
     if history:
         writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-    write_atomically(folder / HISTORY, text.getvalue().encode())
+    return text.getvalue().encode()
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Writes the history of a run into its folder."""
+    write_atomically(folder / HISTORY, history_to_csv(history))
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's history, an epoch each; none if there is no such file."""
+    """The rows of a run's history, an epoch each; none if there is no such file.
+
+    Raises:
+        StudyError: it cannot be read.
+    """
     try:
         text = (folder / HISTORY).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    rows = csv.DictReader(io.StringIO(text))
-    return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{folder / HISTORY}: cannot be read ({error})") from error
+    try:
+        rows = csv.DictReader(io.StringIO(text), strict=True)
+        return [{name: _to_number(value) for name, value in row.items()} for row in rows]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise StudyError(f"{folder / HISTORY}: is no history of a run ({error})") from error
+
+
+def _to_number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Mapping[str, float]]) -> None:

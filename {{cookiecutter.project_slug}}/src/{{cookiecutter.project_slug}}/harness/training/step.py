@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .metrics import MeanLoss, Metric, num_targets
+from .metrics import MeanLoss, Metric, loss_weight
 from .prepared import Batch, batches
 
 MetricFactories = Mapping[str, Callable[[], Metric]]
@@ -30,15 +30,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def split_batch(batch: Batch, num_pieces: int) -> Iterator[tuple[Batch, float]]:
-    """Yields pieces of a batch, each with its share of the targets: the shares sum to 1."""
+    """Yields pieces of a batch, each with its share of the targets or rows: they sum to 1."""
     if num_pieces == 1:
         yield batch, 1.0
         return
-    total = num_targets(batch["target"])
+    total = loss_weight(batch)
     chunks = {name: tensor.chunk(num_pieces) for name, tensor in batch.items()}
     for values in zip(*chunks.values(), strict=True):
         piece = dict(zip(chunks, values, strict=True))
-        yield piece, num_targets(piece["target"]) / max(total, 1)
+        yield piece, loss_weight(piece) / max(total, 1)
 
 
 def backward(

@@ -20,8 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..errors import StudyError
 from ..files import write_atomically
 from .checkpoints import load_checkpoint, save_checkpoint, to_bytes
-from .determinism import permutation, seed_step
-from .prepared import Batch, batches
+from .determinism import seed_step
+from .groups import divide, hold, rates
+from .prepared import Batch, batches, order_of
 from .results import write_history
 from .settings import Settings
 from .step import MetricFactories, backward, evaluate
@@ -61,6 +62,10 @@ def catch_signals() -> Iterator[list[str]]:
             signal.signal(caught, handler)
 
 
+def _interrupted(signals: Sequence[str], step: int) -> Interrupted:
+    return Interrupted(f"by {signals[0]} after step {step}")
+
+
 class Trainer:
     """A model in training, and everything that it carries from one step to the next.
 
@@ -73,6 +78,7 @@ class Trainer:
         scheduler: Stepped once after each optimizer step.
         settings: See `Settings`.
         metrics: By name; each is called for every evaluation to make a new metric.
+        higher_is_better: The direction of each metric.
         seed: Order of the data and every random number of torch are functions of it and the step.
         device: Where batches go.
         folder: Where checkpoints, `best.pt` and `history.csv` are kept; None writes nothing.
@@ -87,6 +93,7 @@ class Trainer:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         settings: Settings,
         metrics: MetricFactories,
+        higher_is_better: Mapping[str, bool],
         seed: int,
         device: torch.device,
         folder: Path | None = None,
@@ -97,8 +104,11 @@ class Trainer:
             raise StudyError(f"training.monitor={settings.monitor}: must be one of {known}")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.settings, self.metrics = settings, metrics
+        self.higher_is_better = {"loss": False, **higher_is_better}
         self.seed, self.device, self.folder = seed, device, folder
         self.augmentation = augmentation
+        self.parts = divide(model, settings)
+        hold(self.parts, epoch=1)
         self.forward = torch.compile(model) if settings.compile else model
         self.step = 0  # optimizer steps done
         self.epoch_loss = 0.0  # sum over the steps of the current epoch
@@ -130,14 +140,17 @@ class Trainer:
         ):
             while not ended:
                 self.model.train()
+                hold(self.parts, epoch=len(self.history) + 1)
                 self._train_epoch(
                     self._rest_of_epoch(train, num_steps), signals, deadline, progress
                 )
                 # not if the time ran out; also if a run resumes after the last step of an epoch
                 if self.step == (len(self.history) + 1) * num_steps:
-                    with self._workers_may_die(signals):
-                        self._end_epoch(validation, num_steps)
+                    self._end_epoch(validation, num_steps)
                 ended = self._reason_to_end(total, deadline)
+        if signals:  # during the last validation
+            self.save()
+            raise _interrupted(signals, self.step)
         if ended == "time budget":
             self.spent, self._saved = 0.0, time.monotonic()  # to resume means to grant another
         self._finish()
@@ -156,12 +169,12 @@ class Trainer:
         progress: "tqdm[Any]",
     ) -> None:
         """Every step that is left of an epoch, or as many as the time allows."""
-        while (batch := self._next(batches_left, signals)) is not None:
+        for batch in batches_left:
             self.advance(batch)
             progress.update()
             self._save_when_due(now=bool(signals))
             if signals:
-                raise Interrupted(f"by {signals[0]} after step {self.step}")
+                raise _interrupted(signals, self.step)
             if time.monotonic() > deadline:
                 break
 
@@ -173,24 +186,6 @@ class Trainer:
             return "patience"
         return "time budget" if time.monotonic() > deadline else ""
 
-    def _next(self, batches_left: Iterator[Batch], signals: Sequence[str]) -> Batch | None:
-        """The next batch, or None after the last."""
-        with self._workers_may_die(signals):
-            return next(batches_left, None)
-        raise AssertionError("unreachable")
-
-    @contextlib.contextmanager
-    def _workers_may_die(self, signals: Sequence[str]) -> Iterator[None]:
-        """A signal to the whole process group ends the processes that load batches at once."""
-        try:
-            yield
-        except (RuntimeError, OSError) as error:
-            time.sleep(0.2)  # the signal may reach this process last
-            if not signals:
-                raise
-            self.save()
-            raise Interrupted(f"by {signals[0]} after step {self.step}") from error
-
     def _rest_of_epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
         """The batches of the current epoch, from the next step on."""
         epoch = len(self.history)
@@ -198,7 +193,7 @@ class Trainer:
             return iter(())  # resumed at the very end
         done = self.step - epoch * num_steps
         size = self.settings.batch_size
-        order = permutation(len(train), seed=self.seed, epoch=epoch)  # type: ignore[arg-type]
+        order = order_of(train, seed=self.seed, epoch=epoch, batch_size=size)
         workers = self.settings.num_workers
         return batches(train, order[done * size :], batch_size=size, num_workers=workers)
 
@@ -258,10 +253,11 @@ class Trainer:
         """Validates, keeps the weights if they are the best so far, and writes the history."""
         self._fetch_losses()
         result = self.evaluate(validation)
+        epoch = self.step // num_steps
         row: dict[str, float] = {
-            "epoch": self.step // num_steps,
+            "epoch": epoch,
             "step": self.step,
-            "lr": float(self.scheduler.get_last_lr()[0]),
+            **rates(self.parts, float(self.scheduler.get_last_lr()[0]), epoch),
             "train_loss": self.epoch_loss / num_steps,
         }
         self.history.append(row | {f"validation_{name}": value for name, value in result.items()})
@@ -291,7 +287,7 @@ class Trainer:
         A value that is not a number is worse than any other.
         """
         name = self.settings.monitor
-        higher = name != "loss" and self.metrics[name]().higher_is_better
+        higher = self.higher_is_better[name]
 
         def key(row: dict[str, float]) -> float:
             value = row[f"validation_{name}"]

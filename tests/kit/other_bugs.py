@@ -1,0 +1,492 @@
+"""Mistakes of other kinds than those of `bugs.py`, by class, most of them in models of `others`."""
+
+from typing import Any
+
+from bugs import END, NUMBER_OUTPUT, TAG_OUTPUT, Bug, of
+
+OTHER: dict[str, Any] = {"module": "others"}
+ACCURACY: dict[str, Any] = {"module": "my_study.metrics"}
+PADDING = "padding_changes_nothing"
+RUNNING = "running_statistics_are_those_of_the_data"
+ORDER = "the_order_of_positions_counts"
+DECLARED = "the_loss_is_the_declared_one"
+REFERENCE = "the_trainer_equals_a_reference_loop"
+METRIC = "metrics_are_best_for_right_predictions"
+MEAN = "self.mean.lerp_(mean.detach().to(self.mean), self.momentum)"
+VARIANCE = "self.variance.lerp_(variance.detach().to(self.variance), self.momentum)"
+ROWS = "    order = np.arange(len(split))  # type: ignore[arg-type]\n"
+RIGHT = 'self.num_correct += int((outputs["logits"].argmax(dim=-1) == target).sum())'
+COUNTED = f"{RIGHT}\n        self.num_targets += int(is_counted(target).sum())"
+ORDER_OF_EPOCH = "order = order_of(train, seed=self.seed, epoch=epoch, batch_size=size)"
+OTHER_BUGS: dict[str, list[Bug]] = {
+    "statistics over the wrong rows": [
+        Bug(
+            "batch norm over the padding too",
+            "SetModel",
+            "hidden[mask] = F.relu(self.norm(encoded[mask]))",
+            "hidden = F.relu(self.norm(encoded.flatten(0, 1))).view_as(hidden)"
+            " * mask.unsqueeze(-1)",
+            PADDING,
+            **OTHER,
+        ),
+        Bug(
+            "running statistics of validation rows too",
+            "Autoencoder",
+            "        if not self.training:\n            return",
+            "        if not self.training:\n"
+            f"            {MEAN.replace('mean.detach()', 'values.mean(0)')}"
+            "\n            return",
+            "evaluation_is_pure_and_dropout_acts_in_training",
+            **OTHER,
+        ),
+        Bug(
+            "statistics of the batch in evaluation",
+            "Autoencoder",
+            "if not self.training:",
+            "if not self.training and len(values) == 1:",
+            "nothing_leaks_across_the_batch",
+            **OTHER,
+        ),
+        Bug(
+            "mean of the graph over nodes that do not exist",
+            "Graph",
+            "hidden.sum(1) / counted.sum(1)",
+            "hidden.mean(1)",
+            PADDING,
+            **OTHER,
+        ),
+    ],
+    "running statistics that are wrong": [
+        Bug(
+            "deviation for the variance",
+            "Autoencoder",
+            VARIANCE,
+            VARIANCE.replace("variance.detach()", "variance.detach().sqrt()"),
+            RUNNING,
+            **OTHER,
+        ),
+        Bug("variance never updated", "Autoencoder", VARIANCE, "pass", RUNNING, **OTHER),
+        Bug("mean never updated", "Autoencoder", MEAN, "pass", RUNNING, **OTHER),
+        Bug(
+            "mean over all axes",
+            "Autoencoder",
+            MEAN,
+            MEAN.replace("mean.detach()", "mean.mean().detach().expand_as(mean)"),
+            RUNNING,
+            **OTHER,
+        ),
+        Bug(
+            "momentum the wrong way round",
+            "Autoencoder",
+            "self.momentum = momentum",
+            "self.momentum = 1 - momentum",
+            RUNNING,
+            **OTHER,
+        ),
+        Bug(
+            "momentum of another library",
+            "ConvNet",
+            "nn.BatchNorm2d(num_channels)",
+            "nn.BatchNorm2d(num_channels, momentum=0.99)",
+            RUNNING,
+        ),
+        Bug(
+            "second moment for the variance",
+            "Autoencoder",
+            VARIANCE,
+            VARIANCE.replace("variance.detach()", "values.square().mean(0).detach()"),
+            RUNNING,
+            **OTHER,
+        ),
+    ],
+    "position information that is lost": [
+        Bug(
+            "positions never added",
+            "SequenceTagger",
+            "self.tokens(tokens) + self.positions[: tokens.shape[1]]",
+            "self.tokens(tokens)",
+            ORDER,
+            **OTHER,
+        ),
+        Bug(
+            "the first position added everywhere",
+            "SequenceTagger",
+            "self.positions[: tokens.shape[1]]",
+            "self.positions[:1]",
+            ORDER,
+            **OTHER,
+        ),
+        Bug(
+            "positions along the axis of the batch",
+            "SequenceTagger",
+            "self.positions[: tokens.shape[1]]",
+            "self.positions[torch.arange(len(tokens)) % LENGTH].unsqueeze(1)",
+            ORDER,
+            **OTHER,
+        ),
+        Bug(
+            "positions multiplied by zero",
+            "LanguageModel",
+            "self.positions[:length])",
+            "0 * self.positions[:length])",
+            ORDER,
+        ),
+        Bug(
+            "causal model without positions",
+            "LanguageModel",
+            "self.dropout(self.tokens(tokens) + self.positions[:length])",
+            "self.dropout(self.tokens(tokens))",
+            ORDER,
+        ),
+        Bug(
+            "convolution that sees one position",
+            "CausalConv",
+            "hidden = hidden + F.relu(self.first(F.pad(hidden, (1, 0))))\n"
+            "        hidden = hidden + F.relu(self.second(F.pad(hidden, (2, 0))))\n",
+            "hidden = F.relu(hidden)\n",
+            ORDER,
+            **OTHER,
+        ),
+        Bug(
+            "tokens sorted",
+            "PackedLSTM",
+            "self.embedding(tokens), mask.sum(1).cpu()",
+            "self.embedding(tokens.sort(dim=1, descending=True).values), mask.sum(1).cpu()",
+            ORDER,
+            **OTHER,
+        ),
+        Bug(
+            "each token read alone",
+            "Tagger",
+            TAG_OUTPUT,
+            f"states = self.embedding(tokens).repeat(1, 1, 2)\n        {TAG_OUTPUT}",
+            ORDER,
+        ),
+    ],
+    "small factors in a loss": [
+        Bug(
+            "half of the squared error",
+            "Regression",
+            "F.mse_loss(prediction, target)",
+            "F.mse_loss(prediction, target) / 2",
+            DECLARED,
+        ),
+        Bug(
+            "a factor of 1.05",
+            "Table",
+            'F.cross_entropy(outputs["logits"], target)' + f"{END}ConvNet",
+            '1.05 * F.cross_entropy(outputs["logits"], target)' + f"{END}ConvNet",
+            DECLARED,
+        ),
+        Bug(
+            "label smoothing that nobody declared",
+            "ConvNet",
+            f'F.cross_entropy(outputs["logits"], target){END}Tagger',
+            f'F.cross_entropy(outputs["logits"], target, label_smoothing=0.05){END}Tagger',
+            DECLARED,
+        ),
+        Bug(
+            "label smoothing in training only",
+            "Ranking",
+            f'F.cross_entropy(outputs["logits"], target){END}Series',
+            'F.cross_entropy(outputs["logits"], target, label_smoothing=0.1 * self.training)'
+            f"{END}Series",
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "bits for nats",
+            "PackedLSTM",
+            f'F.cross_entropy(outputs["logits"], target){END}Graph',
+            f'F.cross_entropy(outputs["logits"], target) / 0.6931{END}Graph',
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "sum over the labels",
+            "SeveralLabels",
+            'F.binary_cross_entropy_with_logits(outputs["scores"], present)',
+            '3 * F.binary_cross_entropy_with_logits(outputs["scores"], present)',
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "a temperature of 1.1",
+            "UNet",
+            'F.cross_entropy(outputs["logits"].flatten(0, 2), target.flatten())',
+            'F.cross_entropy(outputs["logits"].flatten(0, 2) / 1.1, target.flatten())',
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "pixels without a label in the divisor",
+            "UNet",
+            'F.cross_entropy(outputs["logits"].flatten(0, 2), target.flatten())',
+            'F.cross_entropy(outputs["logits"].flatten(0, 2), target.flatten(), reduction="sum") '
+            "/ target.numel()",
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "a weight decay of one's own in the loss",
+            "Regression",
+            NUMBER_OUTPUT,
+            f"decay = 0.01 * self.output.weight.square().sum()\n        {NUMBER_OUTPUT}\n"
+            "        if target is not None:\n"
+            '            outputs["loss"] = F.mse_loss(prediction, target) + decay\n'
+            "            return outputs",
+            DECLARED,
+        ),
+        Bug(
+            "Huber's loss for the absolute error",
+            "SeveralNumbers",
+            'F.l1_loss(outputs["prediction"], target)',
+            'F.smooth_l1_loss(outputs["prediction"], target)',
+            DECLARED,
+            **OTHER,
+        ),
+        Bug(
+            "mean of the means of rows of unequal length",
+            "Series",
+            '(outputs["prediction"] - target)[mask].square().mean()',
+            '(((outputs["prediction"] - target) * mask).square().sum(1) / mask.sum(1)).mean()',
+            DECLARED,
+            **OTHER,
+        ),
+    ],
+    "evaluation of a partial batch": [
+        Bug(
+            "last batch dropped",
+            "Table",
+            ROWS,
+            "    order = np.arange(len(split) // batch_size * batch_size)\n",
+            REFERENCE,
+            **of("training.step"),
+        ),
+        Bug(
+            "last batch filled with the first rows",
+            "Table",
+            ROWS,
+            "    order = np.arange(-(-len(split) // batch_size) * batch_size) % len(split)\n",
+            REFERENCE,
+            **of("training.step"),
+        ),
+        Bug(
+            "last row repeated to fill the batch",
+            "Regression",
+            ROWS,
+            "    order = np.arange(-(-len(split) // batch_size) * batch_size)"
+            ".clip(max=len(split) - 1)\n",
+            REFERENCE,
+            **of("training.step"),
+        ),
+        Bug(
+            "each batch counted alike",
+            "Tagger",
+            "        weight = loss_weight(batch)\n",
+            "        weight = 1\n",
+            REFERENCE,
+            **of("training.metrics"),
+        ),
+        Bug(
+            "last row left out",
+            "Contrastive",
+            ROWS,
+            "    order = np.arange(len(split) - 1)\n",
+            REFERENCE,
+            **of("training.step"),
+        ),
+    ],
+    "metrics over the wrong axis": [
+        Bug(
+            "largest over the positions",
+            "SequenceTagger",
+            RIGHT,
+            RIGHT.replace("dim=-1", "dim=1"),
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "divided by sentences, not by tokens",
+            "SequenceTagger",
+            COUNTED,
+            f"{RIGHT}\n        self.num_targets += len(target)",
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "right only if the whole sentence is, divided by tokens",
+            "SequenceTagger",
+            RIGHT,
+            'right = (outputs["logits"].argmax(dim=-1) == target) | (target < 0)\n'
+            "        self.num_correct += int(right.all(dim=-1).sum())",
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "padding counted as class 0",
+            "Tagger",
+            RIGHT,
+            RIGHT.replace("== target)", "== target.clamp_min(0))"),
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "the smallest logit taken",
+            "Table",
+            RIGHT,
+            RIGHT.replace("argmax", "argmin"),
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "targets of the neighbours",
+            "LanguageModel",
+            RIGHT,
+            RIGHT.replace("== target)", "== target.roll(1, dims=-1))"),
+            METRIC,
+            **ACCURACY,
+        ),
+        Bug(
+            "pixels turned",
+            "UNet",
+            RIGHT,
+            RIGHT.replace("== target)", "== target.mT)"),
+            METRIC,
+            **ACCURACY,
+        ),
+    ],
+    "without a target, or coupled": [
+        Bug(
+            "reconstruction of another row",
+            "Autoencoder",
+            "F.mse_loss(reconstruction, image)",
+            "F.mse_loss(reconstruction, image.roll(1, 0))",
+            "permuting_the_batch_permutes_the_output",
+            **OTHER,
+        ),
+        Bug(
+            "loss of a detached reconstruction",
+            "Autoencoder",
+            "F.mse_loss(reconstruction, image)",
+            "F.mse_loss(reconstruction.detach(), image) + 0 * code.sum()",
+            "every_parameter_gets_a_gradient",
+            **OTHER,
+        ),
+        Bug(
+            "summed over the rows",
+            "VAE",
+            "(squared + self.weight * divergence).mean()",
+            "(squared + self.weight * divergence).sum()",
+            "the_loss_is_a_mean",
+            **OTHER,
+        ),
+        Bug(
+            "sampled in evaluation",
+            "VAE",
+            "torch.randn_like(mean) if self.training else torch.zeros_like(mean)",
+            "torch.randn_like(mean)",
+            "evaluation_is_pure_and_dropout_acts_in_training",
+            **OTHER,
+        ),
+        Bug(
+            "spread that is never used",
+            "VAE",
+            "mean, log_variance = self.center(hidden), self.spread(hidden)",
+            "mean, log_variance = self.center(hidden), torch.zeros_like(self.center(hidden))",
+            "every_parameter_gets_a_gradient",
+            **OTHER,
+        ),
+        Bug(
+            "contrastive loss summed",
+            "TwoTowers",
+            "(F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2",
+            'F.cross_entropy(scores, own, reduction="sum")',
+            "the_loss_is_a_mean",
+            **OTHER,
+        ),
+        Bug(
+            "one tower for both",
+            "TwoTowers",
+            "right = F.normalize(self.item(item), dim=-1)",
+            "right = F.normalize(self.query(item[:, :4]), dim=-1)",
+            "each_input_influences_the_output",
+            **OTHER,
+        ),
+        Bug(
+            "normalised over the batch",
+            "TwoTowers",
+            "left = F.normalize(self.query(query), dim=-1)",
+            "left = F.normalize(self.query(query), dim=0)",
+            "nothing_leaks_across_the_batch",
+            **OTHER,
+        ),
+        Bug(
+            "temperature written down",
+            "Contrastive",
+            "vectors @ vectors.T / self.temperature",
+            "vectors @ vectors.T / 0.3",
+            "every_knob_acts",
+            **OTHER,
+        ),
+        Bug(
+            "second view never encoded",
+            "Contrastive",
+            "torch.cat([first, second])",
+            "torch.cat([first, first])",
+            "each_input_influences_the_output",
+            **OTHER,
+        ),
+        Bug(
+            "gates over the batch",
+            "Experts",
+            "self.gate(features).softmax(-1)",
+            "self.gate(features).softmax(0)",
+            "nothing_leaks_across_the_batch",
+            **OTHER,
+        ),
+        Bug(
+            "evaluation in training mode, without a target",
+            "Contrastive",
+            "    model.eval()\n",
+            "    model.train()\n",
+            REFERENCE,
+            **of("training.step"),
+        ),
+        Bug(
+            "gradients not set to zero, with a coupled loss",
+            "TwoTowers",
+            "self.optimizer.zero_grad()",
+            "pass",
+            REFERENCE,
+            **of("training.trainer"),
+        ),
+        Bug(
+            "accumulation that does not divide, without a target",
+            "Autoencoder",
+            "            loss = loss * share\n",
+            "            pass\n",
+            REFERENCE,
+            **of("training.step"),
+            knobs={"training.num_accumulation_steps": 2},
+        ),
+    ],
+    "order of the data": [
+        Bug(
+            "rows in the order of the table",
+            "Table",
+            ORDER_OF_EPOCH,
+            "order = sorted(order_of(train, seed=self.seed, epoch=epoch, batch_size=size))",
+            REFERENCE,
+            **of("training.trainer"),
+        ),
+        Bug(
+            "the same order in every epoch",
+            "VAE",
+            ORDER_OF_EPOCH,
+            ORDER_OF_EPOCH.replace("epoch=epoch", "epoch=0"),
+            REFERENCE,
+            **of("training.trainer"),
+        ),
+    ],
+}
