@@ -1,11 +1,12 @@
-"""Mean, spread and confidence over seeds, and differences to a baseline seed by seed."""
+"""Mean, spread and confidence: over seeds, over the rows of a split, and of differences."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from scipy import stats
+# scipy.stats has the same, and takes a second to import
+from scipy.special import betaincinv, stdtrit  # pylint: disable=no-name-in-module
 
 CONFIDENCE = 0.95
 
@@ -19,13 +20,42 @@ class Estimate:
     half_width: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
-        """Student's t on n - 1 degrees of freedom; with one value the spread is unknown (None)."""
+    def of(cls, values: Sequence[float], overlap: float = 0.0) -> "Estimate":
+        """Student's t on n - 1 degrees of freedom; with one value the spread is unknown (None).
+
+        Args:
+            values: Of a seed, or of a fold, each.
+            overlap: 0 for seeds. Folds share training rows, so their mean varies more than it
+                seems: then rows for test / rows for training (Nadeau and Bengio, "Inference for
+                the generalization error", 2003).
+        """
         if len(values) < 2:
             return cls(values[0], None, None)
-        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
         spread = stdev(values)
-        return cls(mean(values), spread, float(quantile) * spread / math.sqrt(len(values)))
+        quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+        return cls(mean(values), spread, quantile * standard_error(spread, len(values), overlap))
+
+
+def standard_error(spread: float, num_values: int, overlap: float = 0.0) -> float:
+    """That of a mean of values with this standard deviation; `overlap` as in `Estimate.of`."""
+    return spread * math.sqrt(1 / num_values + overlap)
+
+
+def interval_of_share(share: float, num_rows: int) -> tuple[float, float]:
+    """Where the share of right rows lies with 95 % confidence, had other rows been drawn.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits" (1934). The share may be a mean
+    over seeds, so that it is not of a whole number of rows.
+
+    Args:
+        share: From 0 to 1.
+        num_rows: At least 1.
+    """
+    right, tail = share * num_rows, (1 - CONFIDENCE) / 2
+    wrong = num_rows - right
+    low = 0.0 if right <= 0 else float(betaincinv(right, wrong + 1, tail))
+    high = 1.0 if wrong <= 0 else float(betaincinv(right + 1, wrong, 1 - tail))
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -38,22 +68,23 @@ class Row:
     difference: Estimate | None  # None for the baseline itself
 
 
-def compare_to_baseline(values: Mapping[str, Sequence[float]]) -> list[Row]:
+def compare_to_baseline(values: Mapping[str, Sequence[float]], overlap: float = 0.0) -> list[Row]:
     """A row an experiment, the first of which is the baseline.
 
-    Differences are paired: the same seed, so the same order of the data.
+    Differences are paired: the same seed, so the same order of the data. `overlap` as in
+    `Estimate.of`.
     """
     names = list(values)
     baseline = values[names[0]]
     rows = []
     for name in names:
         pairs = zip(values[name], baseline, strict=True)
-        difference = Estimate.of([ours - theirs for ours, theirs in pairs])
+        difference = Estimate.of([ours - theirs for ours, theirs in pairs], overlap)
         rows.append(
             Row(
                 experiment=name,
                 num_seeds=len(values[name]),
-                value=Estimate.of(values[name]),
+                value=Estimate.of(values[name], overlap),
                 difference=None if name == names[0] else difference,
             )
         )
