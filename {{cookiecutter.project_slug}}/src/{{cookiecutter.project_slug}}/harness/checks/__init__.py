@@ -9,10 +9,10 @@ In a test or a notebook, on any `nn.Module` and any batch:
 docs/checks.md lists them, and says how to add one and how to opt out.
 """
 
+from ..training.spec import Field, Spec
 from .case import Case, call_by_name, call_plain
 from .failures import Failed, NotApplicable, OptedOut
 from .running import CHECKS, SLOW, Outcome, check, run, run_one, table
-from .spec import Field, Spec
 from .data import the_batch_is_as_specified, the_data_are_sane
 from .static import (
     a_step_moves_what_is_trainable_and_nothing_else,

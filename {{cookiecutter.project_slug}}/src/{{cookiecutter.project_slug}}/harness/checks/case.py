@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from ..training.determinism import mix, seed_everything
 from ..training.metrics import IGNORED
 from ..training.prepared import Batch
+from ..training.spec import Field, Spec, expand_mask, valid
 from ..training.trainer import Trainer
 from .failures import NotApplicable
-from .spec import Field, Spec, expand_mask, valid
 
 Outputs = Mapping[str, Tensor]
 Forward = Callable[[nn.Module, Batch], Outputs]

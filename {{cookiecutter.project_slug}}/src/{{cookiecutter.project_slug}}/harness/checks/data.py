@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..training.prepared import Batch, batches, cut_padding
+from ..training.spec import check_shape
 from ..training.step import to_device
 from .case import Case, num_rows, take
 from .failures import Failed
 from .fitting import counted_targets
 from .running import check
-from .spec import check_shape
 
 NUM_COLUMNS = 64  # of a field, whose statistics are looked at
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..training.metrics import IGNORED
 from ..training.prepared import Batch
+from ..training.spec import expand_mask, valid
 from .case import Case, take
 from .failures import NotApplicable
-from .spec import expand_mask, valid
 
 RATES = (0.01, 0.002, 0.05)  # learning rates of Adam; the first suits most models
 NUM_STEPS = 200

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..training.metrics import IGNORED
 from ..training.prepared import Batch
+from ..training.spec import expand_mask, valid
 from .case import Case, close, first_difference, take, without_target
 from .failures import Failed, NotApplicable
 from .fitting import RATES, memorise, without_dropout
 from .running import check
-from .spec import expand_mask, valid
 
 Tensors = dict[str, Tensor]
 NUM_POSITIONS = 64  # positions of an input that are changed one by one,

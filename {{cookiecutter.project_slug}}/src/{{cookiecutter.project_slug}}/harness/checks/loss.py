@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..training.metrics import loss_weight
 from ..training.prepared import Batch
+from ..training.spec import valid
 from .case import Case, take
 from .failures import Failed, NotApplicable
 from .fitting import counted_targets, error, without_dropout
 from .running import check
-from .spec import valid
 
 
 @check("`reduction='sum'`, a sum over pairs of rows")

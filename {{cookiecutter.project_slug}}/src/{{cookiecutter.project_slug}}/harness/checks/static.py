@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..training.prepared import Batch
+from ..training.spec import check_shape, check_values, valid
 from ..training.trainer import Trainer
 from . import fitting
 from .case import Case, Values, close, take, without_target
 from .failures import Failed, NotApplicable, one_line
 from .fitting import counted_targets
 from .running import check
-from .spec import check_shape, check_values, valid
 
 NUM_SEEDS = 5
 

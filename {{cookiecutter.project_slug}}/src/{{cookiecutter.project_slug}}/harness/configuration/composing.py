@@ -3,7 +3,7 @@
 A value out of the environment may be a secret: what is written names the variable instead.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -75,6 +75,11 @@ def to_values(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def from_values(values: Mapping[str, Any]) -> DictConfig:
+    """A configuration from plain values, such as those of a record."""
+    return OmegaConf.create(dict(values))
 
 
 def to_record(config: DictConfig) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def find_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change
     """
     of_config = _config_drift(before, now)
     keys = {change.key for change in of_config}
-    found = [*of_config, *_mapping_drift("code", *_code_of(before, now)), *_data_drift(before, now)]
+    found = [*of_config, *code_drift(before, now), *_data_drift(before, now)]
     environment = _environment_drift(before, now)
     if "deterministic" in keys:  # it sets the variable
         environment = [item for item in environment if item.key != "CUBLAS_WORKSPACE_CONFIG"]
@@ -64,6 +64,11 @@ def find_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change
     for record in (before, now):  # a run that was resumed on another machine
         found += read_changes(record.get("moved"))
     return found
+
+
+def code_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Each file of code that differs: by its digest, or by its bytes in an early record."""
+    return list(_mapping_drift("code", *_code_of(before, now)))
 
 
 def _data_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StudyError
-from ..files import hash_files
+from ..files import hash_file, hash_files
 from .folder import status
 from .published import PUBLISHED
 from .reads import reads_ignored
@@ -55,22 +55,39 @@ def folder_of(node: Mapping[str, Any]) -> Path:
 
 
 def _of_run(folder: Path) -> Source:
-    """The final weights of a finished run; DVC restores those of a published one without record."""
-    key = f"initial_weights.run={folder}"
-    places = [folder / NAME, PUBLISHED / f"{folder.name}.json"]
-    records = [read_record(path) for path in places if path.is_file()]
+    record = read_trained(folder, f"initial_weights.run={folder}")
+    return Source(folder, {WEIGHTS: record["files"][WEIGHTS]}, record["fingerprint"])
+
+
+def read_trained(folder: Path, place: str, published: Path = PUBLISHED) -> dict[str, Any]:
+    """The record of the finished run whose weights are in a folder.
+
+    DVC restores those of a published run without its record, which is in results/records/ then.
+
+    Args:
+        folder: Of the run.
+        place: What the errors begin with.
+        published: The folder of the published records.
+
+    Raises:
+        StudyError: there is no such run, or it is not finished, or its weights are missing or
+            altered.
+    """
+    paths = [folder / NAME, published / f"{folder.name}.json"]
+    records = [read_record(path) for path in paths if path.is_file()]
     if not records:
-        raise StudyError(f"{key}: there is no such run: no {places[0]}")
+        raise StudyError(f"{place}: there is no such run: no {paths[0]}")
     if records[0]["status"] != "finished":
         hint = f"to finish it, type: python run.py resume={folder}"
-        raise StudyError(f"{key}: is {status(folder)}, and not finished; {hint}")
+        raise StudyError(f"{place}: is {status(folder)}, and not finished; {hint}")
     if not (folder / WEIGHTS).is_file():
-        raise StudyError(f"{key}: {WEIGHTS} is missing; if DVC has it, type: dvc pull")
-    files = hash_files(folder, [folder / WEIGHTS])
+        again = f"or its command again: {records[0].get('command')}"
+        raise StudyError(f"{place}: {WEIGHTS} is missing; type: dvc pull, {again}")
+    found = hash_file(folder / WEIGHTS)
     for record in records:
-        if (record.get("files") or {}).get(WEIGHTS) == files[WEIGHTS]:
-            return Source(folder, files, record["fingerprint"])
-    raise StudyError(f"{key}: {WEIGHTS} is not as the run wrote it; run it again")
+        if (record.get("files") or {}).get(WEIGHTS) == found:
+            return record
+    raise StudyError(f"{place}: {WEIGHTS} is not as the run wrote it; run it again")
 
 
 def _of_file(path: Path) -> Source:

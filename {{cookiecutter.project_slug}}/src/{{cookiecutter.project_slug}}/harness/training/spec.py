@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..training.metrics import IGNORED
-from ..training.prepared import Batch
+from .metrics import IGNORED
+from .prepared import Batch
 
 KINDS = ("float", "index", "mask", "logits", "probabilities")
 TASKS = ("classification", "regression", "unsupervised")
@@ -180,10 +180,21 @@ class Spec:
         Raises:
             ValueError: one differs; the message names the tensor and both values.
         """
-        if set(batch) != set(self.fields):
-            raise ValueError(f"has {_names(batch)}; the spec says {_names(self.fields)}")
+        self._check(batch, self.fields)
+
+    def check_inputs(self, batch: Batch) -> None:
+        """The same of a batch without a target.
+
+        Raises:
+            ValueError: one differs; the message names the tensor and both values.
+        """
+        self._check(batch, self.inputs)
+
+    def _check(self, batch: Batch, known: Mapping[str, Field]) -> None:
+        if set(batch) != set(known):
+            raise ValueError(f"has {_names(batch)}; the spec says {_names(known)}")
         sizes: dict[str, int] = {}
-        for name, item in self.fields.items():
+        for name, item in known.items():
             check_shape(name, item, batch[name], sizes)
             try:
                 check_values(item, batch[name], valid(batch, item))
