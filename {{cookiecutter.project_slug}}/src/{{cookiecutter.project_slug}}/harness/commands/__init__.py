@@ -12,10 +12,11 @@ from pathlib import Path
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import PACKAGE, ROOT
 from ..terminal import settle_streams
-from . import check, completion, compose, diff, pipeline, reproduce, update
+from . import check, compare, completion, compose, diff, pipeline, reproduce, update
 
 COMMANDS = {
     "check": check,
+    "compare": compare,
     "reproduce": reproduce,
     "diff": diff,
     "pipeline": pipeline,
@@ -38,7 +39,7 @@ def main() -> None:
         _call_other(folder)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # temporary folders are removed
-    chosen = make_parser().parse_args()
+    chosen = make_parser().parse_args(_join_sort(sys.argv[1:]))
     try:
         code = COMMANDS[chosen.command].run(chosen)
         sys.stdout.flush()
@@ -73,6 +74,12 @@ def make_parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
     return parser
+
+
+def _join_sort(words: list[str]) -> list[str]:
+    """The command line with `--sort -accuracy` as one word: argparse takes it for two options."""
+    text = "\0".join(words)
+    return text.replace("\0--sort\0-", "\0--sort=-").split("\0") if words else []
 
 
 def _study_here() -> Path | None:
