@@ -12,11 +12,13 @@ from pathlib import Path
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import PACKAGE, ROOT
 from ..terminal import settle_streams
-from . import check, compare, completion, compose, diff, pipeline, reproduce, update
+from . import check, compare, completion, compose, diff, journal, pipeline, reproduce, show, update
 
 COMMANDS = {
     "check": check,
     "compare": compare,
+    "show": show,
+    "journal": journal,
     "reproduce": reproduce,
     "diff": diff,
     "pipeline": pipeline,

@@ -1,7 +1,6 @@
 """`python run.py task=find_lr model=cnn`: which learning rate to try. It leaves no run behind."""
 
 import hashlib
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -56,23 +55,15 @@ def find_lr(config: Any) -> float:
 
 def draw(curve: list[tuple[float, float]], rate: float) -> bytes:
     """The smoothed loss over the rate, and where the suggested rate is. SVG, the same each time."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    from .figures import figure_as_svg
 
     before = [loss for lr, loss in curve if lr <= rate]
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not what the matplotlibrc of this machine says
-        matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": "study"})
-        figure = Figure(figsize=(3.4, 2.4), layout="constrained")
-        axes = figure.add_subplot()
+    with figure_as_svg() as (axes, content):
         axes.plot(*zip(*curve, strict=True), color="#0072b2")
         axes.axvline(rate, linestyle=":", color="#d55e00", label=f"model.lr={rate:.1e}")
         lowest, highest = min(loss for _, loss in curve), max(before)
         margin = 0.1 * (highest - lowest)  # what comes after the rise would squeeze the rest
         axes.set(xlabel="model.lr", ylabel="train loss", xscale="log")
         axes.set_ylim(lowest - margin, highest + margin)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="best")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return content.getvalue()

@@ -36,6 +36,18 @@ def details(title: str, *parts: str) -> str:
     return f"<details><summary>{escape(title)}</summary>" + "\n".join(parts) + "</details>"
 
 
+def inline_svg(content: bytes) -> str:
+    """A figure, without what only a file needs."""
+    text = content.decode()
+    return text[text.index("<svg") :]
+
+
+def figure(drawing: str, captions: Sequence[str]) -> str:
+    """A drawing, which is HTML, and lines of text below it."""
+    told = "<br>".join(map(escape, captions))
+    return f"<figure>{drawing}<figcaption>{told}</figcaption></figure>"
+
+
 def make_table(
     header: Sequence[str], rows: Sequence[Sequence[Value]], *, sortable: bool = False
 ) -> str:

@@ -91,7 +91,7 @@ def prepare(
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise StudyError(f"data.folder={folder}: contains other files; name a new folder")
-    splitter = splitter or _default(parameters)
+    splitter = splitter or default_splitter(parameters)
     is_chunked = isinstance(fields, Iterator)
     if is_chunked and not callable(raw):
         hint = "hand preparation.prepare a function that returns the hashes of raw files"
@@ -142,7 +142,12 @@ def gather_inputs(found: Fields | Iterator[Fields], splitter: Splitter | None) -
     return {name: each for name, each in fields.items() if name not in split_only(splitter)}
 
 
-def _default(parameters: Mapping[str, Any]) -> Splitter:
+def default_splitter(parameters: Mapping[str, Any]) -> Splitter:
+    """What divides rows where `data.prepare.split` says nothing.
+
+    Raises:
+        StudyError: it says something.
+    """
     if parameters.get("split") is not None:
         hint = "hand configuration.build_splitter(config) to preparation.prepare"
         raise StudyError(f"stages/prepare.py: ignores data.prepare.split; {hint}")

@@ -1,0 +1,83 @@
+"""Figures as SVG and PNG, with the same bytes each time, whatever the matplotlibrc of a machine."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLUMN = (3.4, 2.4)  # inches: of a paper
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito
+STYLES = ("-", "--", ":", "-.")
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """The style of every figure; the salt makes the identifiers in an SVG."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": "study", "pdf.fonttype": 42})
+        yield
+
+
+@contextmanager
+def figure_as_svg(size: tuple[float, float] = COLUMN) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Axes to draw on, and what holds the SVG after that."""
+    content = io.BytesIO()
+    with plain_style():
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes, content
+        figure.savefig(content, format="svg", metadata={"Date": None})
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> bytes:
+    """Columns of a history over the epochs. SVG."""
+    with figure_as_svg() as (axes, content):
+        epochs = [row["epoch"] for row in history]
+        for name, colour, style in zip(names, COLOURS, STYLES, strict=False):
+            mark = "o" if len(epochs) == 1 else None
+            values = [row[name] for row in history]
+            axes.plot(epochs, values, style, color=colour, label=name, marker=mark)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.legend(frameon=False, loc="best")
+    return content.getvalue()
+
+
+def draw_confusion(counts: np.ndarray, labels: Sequence[int]) -> bytes:
+    """How many targets of each class were taken for each. Shape: [classes, classes]. SVG."""
+    side = max(2.4, 0.28 * len(labels) + 0.6)
+    with figure_as_svg((side, side)) as (axes, content):
+        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in zip(*counts.nonzero(), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = str(counts[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
+        axes.set(xlabel="prediction", ylabel="target")
+        axes.set_xticks(range(len(labels)), map(str, labels))
+        axes.set_yticks(range(len(labels)), map(str, labels))
+    return content.getvalue()
+
+
+def draw_residuals(targets: np.ndarray, predictions: np.ndarray) -> bytes:
+    """Predictions over targets, and the line on which they are equal. SVG."""
+    with figure_as_svg() as (axes, content):
+        axes.plot(targets, predictions, ".", color=COLOURS[0], alpha=0.4, markersize=4)
+        axes.axline((float(targets.mean()),) * 2, slope=1, color="grey", linewidth=0.8)
+        axes.set(xlabel="target", ylabel="prediction")
+    return content.getvalue()
+
+
+def draw_picture(image: np.ndarray) -> bytes:
+    """An image [channels, height, width], grey or coloured, from its lowest to its highest. PNG."""
+    content = io.BytesIO()
+    low, high = float(image.min()), float(image.max())
+    scaled = (image.astype(float) - low) / ((high - low) or 1)
+    pixels = scaled.transpose(1, 2, 0) if len(image) == 3 else scaled[0]
+    matplotlib.image.imsave(content, pixels, format="png", cmap="gray", vmin=0, vmax=1)
+    return content.getvalue()
