@@ -65,13 +65,10 @@ def _lines(entry: Entry, before: Entry | None) -> Iterator[str]:
 def _outcome(entry: Entry, before: Entry | None) -> Iterator[str]:
     """Each metric, and by how much it is more or less than that of the run before."""
     for column in metric_columns([entry]):
-        value, old = value_of(entry, column), None if before is None else value_of(before, column)
-        gap = f" ({value - old:+.2g})" if _are_numbers(value, old) else ""
-        yield f"{column.replace('.', ' ')} {value:.4g}{gap}"
-
-
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, (int, float)) for value in values)
+        value, old = (None if each is None else value_of(each, column) for each in (entry, before))
+        if isinstance(value, (int, float)):
+            gap = f" ({value - old:+.2g})" if isinstance(old, (int, float)) else ""
+            yield f"{column.replace('.', ' ')} {value:.4g}{gap}"
 
 
 def _changes(before: Entry, entry: Entry) -> list[str]:

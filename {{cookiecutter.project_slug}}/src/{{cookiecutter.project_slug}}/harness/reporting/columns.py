@@ -107,7 +107,9 @@ def require_column(entries: Sequence[Entry], column: str) -> None:
     """
     if all(value_of(entry, column) is None for entry in entries):
         if column not in (*FIXED, *TEXTS):
-            hint = suggest(column, list(count_columns(entries)))
+            names = [*count_columns(entries)]
+            names += [name.partition(".")[2] for name in metric_columns(entries)]
+            hint = suggest(column, names)
             raise StudyError(f"{column}: no run has such a column{hint}")
 
 
