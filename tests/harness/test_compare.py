@@ -151,10 +151,10 @@ def test_seeds_are_folded_and_pairs_compared_seed_by_seed(study: Study) -> None:
     write_run("again", "model=low", seed=0, accuracy=0.50)
     text = study("compare", "--over", "seed")
     # Student's t for 95 % and 2 degrees of freedom is 4.303; the differences: 0.10, 0.11, 0.10
-    header, low, high, _, pair, *left_out = rows_of(text)
+    header, first, second, _, pair, *left_out = rows_of(text)
     assert header == ["model", "runs", "validation.accuracy", "±", "std"]
-    assert low == ["low", "3", "0.52", "0.04968", "0.02"]
-    assert high[:3] == ["high", "3", "0.6233"]
+    assert first == ["low", "3", "0.52", "0.04968", "0.02"]
+    assert second[:3] == ["high", "3", "0.6233"]
     assert "model=high is better than model=low (+0.103 ± 0.014, p = 0.001" in pair[0]
     assert left_out == [["left out: 1 of which there is a later one"], ["left out: 1 failed"]]
 
@@ -166,10 +166,11 @@ def test_of_rows_with_one_seed_nothing_is_said(study: Study) -> None:
     assert "nothing can be said" in text and "better" not in text
 
 
-def test_runs_of_other_code_are_not_folded(study: Study) -> None:
+def test_runs_of_other_code_are_not_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     write_run("a", seed=0)
     write_run("b", seed=1, code={"run.py": "2"})
-    assert len(folding.fold(index.list_runs(Path.cwd()), ["seed"])) == 2
+    assert len(folding.fold(index.list_runs(tmp_path), ["seed"])) == 2
 
 
 def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(study: Study) -> None:

@@ -1,6 +1,7 @@
 """Figures as SVG and PNG, with the same bytes each time, whatever the matplotlibrc of a machine."""
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 COLUMN = (3.4, 2.4)  # inches: of a paper
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito
 STYLES = ("-", "--", ":", "-.")
+MOST_NAMED = 20  # curves in a legend
 
 
 @contextmanager
@@ -45,6 +47,38 @@ def draw_curves(history: Sequence[Mapping[str, float]], names: Sequence[str], la
             axes.plot(epochs, values, style, color=colour, label=name, marker=mark)
         axes.set(xlabel="epoch", ylabel=label)
         axes.legend(frameon=False, loc="best")
+    return content.getvalue()
+
+
+def draw_overlay(histories: Mapping[str, Sequence[Mapping[str, float]]], name: str) -> bytes:
+    """One column of several histories over the epochs. SVG."""
+    with figure_as_svg((7, 3.2)) as (axes, content):
+        looks = itertools.cycle(itertools.product(STYLES, COLOURS))
+        for (run, history), (style, colour) in zip(histories.items(), looks, strict=False):
+            rows = [row for row in history if name in row]
+            points = [row["epoch"] for row in rows], [row[name] for row in rows]
+            axes.plot(*points, style, color=colour, label=run, linewidth=1)
+        axes.set(xlabel="epoch", ylabel=name)
+        if len(histories) <= MOST_NAMED:
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=6)
+    return content.getvalue()
+
+
+def draw_parallel(names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> bytes:
+    """Parallel coordinates: an axis a name, a line a run, coloured by the last name. SVG."""
+    whole = np.array([row for row in rows if None not in row], dtype=float).reshape(-1, len(names))
+    with figure_as_svg((7, 3.2)) as (axes, content):
+        if len(whole):
+            low, high = whole.min(axis=0), whole.max(axis=0)
+            scaled = (whole - low) / np.where(high > low, high - low, 1)
+            for line in scaled[scaled[:, -1].argsort()]:
+                axes.plot(line, color=matplotlib.colormaps["viridis"](line[-1]), linewidth=1)
+            for place, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+                axes.axvline(place, color="grey", linewidth=0.8)
+                axes.text(place, -0.03, f"{lowest:.3g}", ha="center", va="top")
+                axes.text(place, 1.03, f"{highest:.3g}", ha="center", va="bottom")
+        axes.set(xticks=range(len(names)), xticklabels=names, yticks=[], ylim=(-0.15, 1.15))
+        axes.spines[:].set_visible(False)
     return content.getvalue()
 
 
