@@ -12,13 +12,28 @@ from pathlib import Path
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import PACKAGE, ROOT
 from ..terminal import settle_streams
-from . import check, compare, completion, compose, diff, journal, pipeline, reproduce, show, update
+from . import (
+    check,
+    compare,
+    completion,
+    compose,
+    diff,
+    evaluate,
+    journal,
+    pipeline,
+    predict,
+    reproduce,
+    show,
+    update,
+)
 
 COMMANDS = {
     "check": check,
     "compare": compare,
     "show": show,
     "journal": journal,
+    "predict": predict,
+    "evaluate": evaluate,
     "reproduce": reproduce,
     "diff": diff,
     "pipeline": pipeline,

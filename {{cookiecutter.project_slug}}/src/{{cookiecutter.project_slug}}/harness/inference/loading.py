@@ -121,17 +121,18 @@ class LoadedRun:
         return predict(self, encode(self, inputs), batch_size=batch_size)
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu") -> LoadedRun:
+def load_run(folder: str | Path, device: str | torch.device | None = "cpu") -> LoadedRun:
     """Loads a finished run. Where the code has changed since, a warning names what did.
 
     Args:
         folder: In runs/; of a published run, the one that `dvc pull` restores.
-        device: Where the model is to be: `auto`, `cpu`, `cuda` or `mps`.
+        device: Where the model is to be: `auto`, `cpu`, `cuda` or `mps`; None for the kind on which
+            it was trained, or the CPU if this machine has no such.
 
     Raises:
         StudyError: it is no finished run, or its weights are missing or altered.
     """
-    folder, device = Path(folder), choose_device(str(device))
+    folder = Path(folder)
     record = read_trained(folder, str(folder), ROOT / PUBLISHED)
     if not record.get("config"):
         raise StudyError(f"{folder}: its record of version 1 holds no configuration")
@@ -143,8 +144,16 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> LoadedRu
     if changes:
         names = ", ".join(change.key for change in changes)
         log.warning("%s: the code has changed since: %s", folder, names)
-    model = _load_model(folder, record, changes).to(device).eval()
-    return LoadedRun(folder, record, device, model, _load_encoder(folder, record))
+    chosen = _device_of(record) if device is None else choose_device(str(device))
+    model = _load_model(folder, record, changes).to(chosen).eval()
+    return LoadedRun(folder, record, chosen, model, _load_encoder(folder, record))
+
+
+def _device_of(record: Mapping[str, Any]) -> torch.device:
+    try:
+        return choose_device(record["device"])
+    except StudyError:
+        return torch.device("cpu")
 
 
 def changed_code(record: Mapping[str, Any]) -> list[Change]:

@@ -14,6 +14,7 @@ COLUMN = (3.4, 2.4)  # inches: of a paper
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito
 STYLES = ("-", "--", ":", "-.")
 MOST_NAMED = 20  # curves in a legend
+MOST_PLANES = 32  # of a layer
 
 
 @contextmanager
@@ -114,4 +115,31 @@ def draw_picture(image: np.ndarray) -> bytes:
     scaled = (image.astype(float) - low) / ((high - low) or 1)
     pixels = scaled.transpose(1, 2, 0) if len(image) == 3 else scaled[0]
     matplotlib.image.imsave(content, pixels, format="png", cmap="gray", vmin=0, vmax=1)
+    return content.getvalue()
+
+
+def draw_signed(values: np.ndarray) -> bytes:
+    """A plane [height, width]: blue where it is above 0, red where below. SVG."""
+    with figure_as_svg((2.4, 2.4)) as (axes, content):
+        largest = float(np.abs(values).max()) or 1.0
+        axes.imshow(values, cmap="RdBu", vmin=-largest, vmax=largest)
+        axes.set_axis_off()
+    return content.getvalue()
+
+
+def draw_planes(values: np.ndarray) -> bytes:
+    """The first planes of [..., height, width], a picture each; of fewer axes one. SVG."""
+    flat = np.atleast_2d(values)
+    planes = flat.reshape(-1, *flat.shape[-2:])[:MOST_PLANES]
+    columns = min(8, len(planes))
+    rows = -(-len(planes) // columns)
+    content = io.BytesIO()
+    with plain_style():
+        size = (0.9 * columns, 0.9 * rows) if len(planes) > 1 else (7, 2.4)
+        figure = Figure(figsize=size, layout="constrained")
+        for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
+            axes.set_axis_off()
+            if place < len(planes):
+                axes.imshow(planes[place], cmap="viridis", aspect="auto")
+        figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()

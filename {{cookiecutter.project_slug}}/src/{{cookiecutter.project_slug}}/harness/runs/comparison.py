@@ -54,7 +54,7 @@ def compare(before: Path, now: Path) -> Comparison:
     left, right = dict(_numbers(before, old)), dict(_numbers(now, new))
     names = [*left, *(name for name in right if name not in left)]
     pairs = {name: (left.get(name), right.get(name)) for name in names}
-    differing = {name: pair for name, pair in pairs.items() if not _equal(pair)}
+    differing = {name: pair for name, pair in pairs.items() if not is_equal(pair)}
     weights = [(record.get("files") or {}).get("best.pt") for record in (old, new)]
     numbers = list(_lines(differing))
     if weights[0] != weights[1]:
@@ -65,7 +65,7 @@ def compare(before: Path, now: Path) -> Comparison:
         changes.append(BUDGET)
     elsewhere = any(change.kind in ELSEWHERE for change in changes)
     bounds = (old.get("config") or {}).get("tolerance") or {"relative": 0.0, "absolute": 0.0}
-    close = all(_close(pair, bounds) for pair in differing.values())
+    close = all(is_close(pair, bounds) for pair in differing.values())
     return Comparison(TOLERATED if elsewhere and close else DIFFERENT, numbers, changes)
 
 
@@ -80,14 +80,16 @@ def _numbers(path: Path, record: Mapping[str, Any]) -> Iterator[tuple[tuple[str,
             yield ("epoch", str(number), name), value
 
 
-def _equal(pair: Pair) -> bool:
+def is_equal(pair: Pair) -> bool:
+    """Whether two numbers are the same, or both not a number."""
     old, new = pair
     if old is None or new is None:
         return False
     return old == new or (math.isnan(old) and math.isnan(new))
 
 
-def _close(pair: Pair, bounds: Mapping[str, float]) -> bool:
+def is_close(pair: Pair, bounds: Mapping[str, float]) -> bool:
+    """Whether the second number differs from the first by at most `tolerance`."""
     old, new = pair
     if old is None or new is None:
         return False

@@ -114,6 +114,30 @@ def read_finished(folder: Path, *, except_budget: bool = False) -> dict[str, Any
     return record if record["status"] == "finished" and not resumable else None
 
 
+def count_test_look(folder: Path) -> int:
+    """Counts in its record that someone looks at the test split with a finished run.
+
+    Returns:
+        How often that was done, training with `test=true` included.
+
+    Raises:
+        StudyError: the record cannot be written.
+    """
+    try:
+        with lock_of(folder):
+            record = read_record(folder)
+            record["test_looks"] = test_looks(record) + 1
+            write_record(folder, record)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written ({error.strerror})") from error
+    return test_looks(record)
+
+
+def test_looks(record: Mapping[str, Any]) -> int:
+    """How often the test split was looked at with a run; an early record does not count."""
+    return int(record.get("test_looks", "test" in (record.get("metrics") or {})))
+
+
 def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
     """The folders in runs/, and `named`, with the run of this fingerprint.
 

@@ -191,9 +191,10 @@ class Record:
         return self
 
     def finish(self, metrics: Metrics) -> None:
-        """Writes metrics.json: the numbers, by split and name."""
+        """Writes metrics.json: the numbers, by split and name; counts a look at the test split."""
         write_metrics(self.folder, metrics)
         self["metrics"] = metrics
+        self["test_looks"] = self.values.get("test_looks", 0) + ("test" in metrics)
 
     def __exit__(
         self,
