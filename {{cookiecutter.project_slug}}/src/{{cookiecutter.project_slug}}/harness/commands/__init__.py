@@ -12,12 +12,24 @@ from pathlib import Path
 from ..configuration.messages import MISTAKES, describe_error
 from ..study import PACKAGE, ROOT
 from ..terminal import settle_streams
-from . import check, completion, compose, diff, evaluate, pipeline, predict, reproduce, update
+from . import (
+    check,
+    completion,
+    compose,
+    diff,
+    evaluate,
+    export,
+    pipeline,
+    predict,
+    reproduce,
+    update,
+)
 
 COMMANDS = {
     "check": check,
     "predict": predict,
     "evaluate": evaluate,
+    "export": export,
     "reproduce": reproduce,
     "diff": diff,
     "pipeline": pipeline,
