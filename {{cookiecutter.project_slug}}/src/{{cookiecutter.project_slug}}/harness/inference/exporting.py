@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -139,15 +140,16 @@ def verify(run: LoadedRun, program: Program, batches: Sequence[Batch], name: str
     Raises:
         StudyError: further than TOLERANCE.
     """
-    apart = 0.0
+    shares = []
     for batch in batches:
         wanted = predict(run, batch, batch_size=256)
         with torch.no_grad():
             found = program(**batch)
         for key, values in wanted.items():
             gap = np.abs(np.asarray(found[key], dtype=np.float64) - values).max()
-            apart = max(apart, float(gap / max(np.abs(values).max(), 1e-12)))
-    if not apart <= TOLERANCE:
+            shares.append(gap / max(np.abs(values).max(), 1e-12))
+    apart = float(np.max(shares))  # not a number, if one is not
+    if math.isnan(apart) or apart > TOLERANCE:
         reason = f"its outputs differ from the run's by {apart:.1e} of the largest"
         raise StudyError(f"{run.folder}: {name}: {reason}; nothing was written")
     return apart

@@ -6,7 +6,7 @@ neither direction has read padding where a letter is.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -114,7 +114,7 @@ def _read(layer: nn.RNNBase, sequence: Padded, hx: Any) -> tuple[Padded, Any]:
 
 
 def _read_once(
-    layer: nn.RNNBase, weights: list[Tensor], sequence: Padded, *, backwards: bool
+    layer: nn.RNNBase, weights: Sequence[Tensor], sequence: Padded, *, backwards: bool
 ) -> Tensor:
     """One direction of one layer. Shape: [batch, length, features], in the order that it reads."""
     values = sequence.turn(sequence.values) if backwards else sequence.values
