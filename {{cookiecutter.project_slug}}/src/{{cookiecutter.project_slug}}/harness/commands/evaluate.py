@@ -24,7 +24,7 @@ from ..runs.comparison import (
     is_close,
     is_equal,
 )
-from ..runs.folder import count_test_look, test_looks
+from ..runs.folder import count_test_look, looks_at_test
 from .loaded import add_run, open_run
 from .printing import relative
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 def count_look(loaded: "LoadedRun") -> tuple[int, str]:
     """How often the test split was looked at with a run, this time included; in words, too."""
     if "history" in loaded.record:  # as published, which stays as it is
-        count = test_looks(loaded.record)
+        count = looks_at_test(loaded.record)
         return count, f"{count}, and this one, which a published record does not count"
     count = count_test_look(loaded.folder)
     return count, str(count)

@@ -1,4 +1,4 @@
-"""Instances as a person types them, JSON lines or CSV, to the raw fields that a reader would give."""
+"""Instances as a person types them, JSON lines or CSV, to raw fields as a reader gives them."""
 
 import contextlib
 import csv
@@ -16,7 +16,7 @@ from ..errors import StudyError, suggest
 from ..study import ROOT
 from ..training.preparation import gather_inputs
 
-# of each kind of array, what a value is called, and the kinds of numpy that it may have been read as
+# of each kind of array: what a value is called, and as which kinds numpy may have read it
 KINDS = {
     "f": ("a number", "iuf"),
     "i": ("a whole number", "iu"),

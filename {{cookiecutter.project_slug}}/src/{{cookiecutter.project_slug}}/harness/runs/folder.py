@@ -126,14 +126,14 @@ def count_test_look(folder: Path) -> int:
     try:
         with lock_of(folder):
             record = read_record(folder)
-            record["test_looks"] = test_looks(record) + 1
+            record["test_looks"] = looks_at_test(record) + 1
             write_record(folder, record)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written ({error.strerror})") from error
-    return test_looks(record)
+    return looks_at_test(record)
 
 
-def test_looks(record: Mapping[str, Any]) -> int:
+def looks_at_test(record: Mapping[str, Any]) -> int:
     """How often the test split was looked at with a run; an early record does not count."""
     return int(record.get("test_looks", "test" in (record.get("metrics") or {})))
 
