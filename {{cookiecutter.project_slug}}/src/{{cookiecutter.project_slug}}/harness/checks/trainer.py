@@ -68,7 +68,13 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
             raise Failed(f"`{different}`", seen, "bit-identical values")
 
 
-PARTS = ("history", "optimizer", "scheduler", "own_state", "callbacks")  # of a run, besides the model
+PARTS = (
+    "history",
+    "optimizer",
+    "scheduler",
+    "own_state",
+    "callbacks",
+)  # of a run, besides the model
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:

@@ -148,7 +148,9 @@ def check_config(config: DictConfig) -> None:
     task = config.get("task", "train")
     require(task in TASKS, "task", task, " or ".join(TASKS))
     debug = config.get("debug")
-    require(debug in (None, *DEBUG), "debug", debug, f"null, {', '.join(DEBUG[:-1])} or {DEBUG[-1]}")
+    require(
+        debug in (None, *DEBUG), "debug", debug, f"null, {', '.join(DEBUG[:-1])} or {DEBUG[-1]}"
+    )
     require(debug is None or task == "train", "task", task, f"train, with debug={debug}")
     require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
     require(0 < config.model.lr < 1e38, "model.lr", config.model.lr, "above 0, and a float32")

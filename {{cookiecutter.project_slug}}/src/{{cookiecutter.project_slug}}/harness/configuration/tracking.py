@@ -84,7 +84,9 @@ class Told:
         try:
             with reads_ignored():  # what it reads is no input of the run
                 function()
-        except Exception as error:  # pylint: disable=broad-exception-caught  # it may raise anything
+        except (
+            Exception
+        ) as error:  # pylint: disable=broad-exception-caught  # it may raise anything
             self.tracker = None
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("tracker: %s; the run goes on without it", reason)

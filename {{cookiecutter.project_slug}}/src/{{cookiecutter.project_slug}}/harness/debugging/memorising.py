@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..checks.case import Case, take
+from ..checks import fitting
+from ..checks.case import Case
 from ..checks.failures import NotApplicable
 from ..checks.fitting import (
     calibrate,
@@ -43,7 +45,6 @@ class Attempt:
         reached: How far it came, in words.
         weights: The size of each parameter that is trained.
         idle: Those of them whose gradient was zero, or none, at each step.
-        guesses: Whether it is no better than the same prediction for each row.
         finite: Whether each loss was a number.
     """
 
@@ -53,7 +54,6 @@ class Attempt:
     reached: str = ""
     weights: dict[str, int] = field(default_factory=dict)
     idle: set[str] = field(default_factory=set)
-    guesses: bool = False
     finite: bool = True
 
 
@@ -103,7 +103,7 @@ def _watch_gradients(model: torch.nn.Module, attempt: Attempt) -> None:
     """From now on, a parameter whose gradient is not zero is idle no more."""
 
     def watch(name: str, parameter: torch.nn.Parameter) -> None:
-        def note(gradient: torch.Tensor) -> None:
+        def note(gradient: Tensor) -> None:
             if name in attempt.idle and bool(gradient.count_nonzero()):
                 attempt.idle.discard(name)
 
@@ -126,14 +126,16 @@ def _look(case: Case, model: torch.nn.Module, batch: Batch, attempt: Attempt) ->
     calibrate(case, model, batch)
     outputs = case.outputs(model.eval(), batch)
     attempt.memorised = is_memorised(case, outputs, batch)
-    attempt.guesses = error(case, outputs, batch) > 0.9 * _error_of_guessing(case, batch)
-    if case.spec.task == "regression":
-        variance = float(batch["target"][counted_targets(case, batch)].var(correction=0))
-        share = error(case, outputs, batch) / max(variance, 1e-12)
-        attempt.reached = f"an error of {share:.2%} of the targets' variance"
-    else:
-        attempt.reached = f"{share_right(case, outputs, batch):.1%} of the targets right"
+    attempt.reached = _describe(case, outputs, batch)
     return attempt.memorised
+
+
+def _describe(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> str:
+    """How near the predictions are to the targets."""
+    if case.spec.task == "classification":
+        return f"{share_right(case, outputs, batch):.1%} of the targets right"
+    share = error(case, outputs, batch) / max(_error_of_guessing(case, batch), 1e-12)
+    return f"an error of {share:.2%} of the targets' variance"
 
 
 def _error_of_guessing(case: Case, batch: Batch) -> float:
@@ -148,35 +150,53 @@ def _error_of_guessing(case: Case, batch: Batch) -> float:
 def explain(case: Case, failed: Attempt, again: Callable[[float], Attempt]) -> str:
     """Why a batch was not memorised: what was seen, and what to do.
 
+    First what can be seen at once; then whether another rate does it, and whether plain Adam does,
+    which tells the settings of training from the model.
+
     Args:
         case: The batch.
         failed: The attempt.
         again: Tries another learning rate.
     """
-    rate, step, last = failed.rate, len(failed.losses), failed.losses[-1]
-    if not failed.finite and step == 1:
+    rate, last = failed.rate, failed.losses[-1]
+    if not failed.finite and len(failed.losses) == 1:
         return f"the loss is {last} at the first step, before any learning: check data and loss"
     if len(failed.idle) == len(failed.weights):
         return "the gradient is zero at every parameter: nothing of the model reaches the loss"
-    for other in (rate / 10, rate * 10, rate / 100):
+    for other in (rate / 10, rate * 10):
         if again(other).memorised:
             word = "large" if other < rate else "small"
             return f"model.lr={rate:g} is too {word}: at model.lr={other:g} it is memorised"
-    if not failed.finite:
-        return f"the loss is {last} at step {step}, and a smaller rate does not help"
-    tried = f"{failed.reached} after {step} steps, and at rates from {rate / 100:g} to {10 * rate:g}"
-    return f"{tried}; {_suspect(case, failed)}"
+    seen = failed.reached if failed.finite else f"the loss is {last}"
+    seen = f"{seen} after {len(failed.losses)} steps"
+    if case.spec.task == "unsupervised":
+        return (
+            f"{seen}, and no better at rates from {rate / 10:g} to {10 * rate:g}; {_idle(failed)}"
+        )
+    batch = to_device(case.batch, case.device)
+    able, outputs, best = fitting.memorise(case, batch)
+    if able:
+        hint = "look at training.optimizer, training.freeze and model.lr (task=find_lr)"
+        return f"{seen}; the model can do it: plain Adam does, at {best:g}; {hint}"
+    return f"{seen}, and with plain Adam {_describe(case, outputs, batch)}; {_suspect(case, failed, outputs)}"
 
 
-def _suspect(case: Case, failed: Attempt) -> str:
-    """What most likely keeps a model from memorising at any rate."""
+def _idle(failed: Attempt) -> str:
+    """The parameters without a gradient, if there are any."""
+    if not failed.idle:
+        return "to find why, type study check"
+    names = sorted(failed.idle)
+    return f"the gradient is zero at {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+def _suspect(case: Case, failed: Attempt, outputs: Mapping[str, Tensor]) -> str:
+    """What most likely keeps a model from memorising, whatever trains it."""
+    batch = to_device(case.batch, case.device)
     if failed.idle:
-        names = sorted(failed.idle)
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        return f"the gradient is zero at {shown}"
-    if failed.guesses:
+        return _idle(failed)
+    if error(case, outputs, batch) > 0.9 * _error_of_guessing(case, batch):
         return "that is guessing: the inputs do not reach the output; to find where: study check"
-    if case.spec.task == "classification" and failed.reached.startswith("100"):
+    if case.spec.task == "classification" and share_right(case, outputs, batch) == 1:
         return "but the loss stays large: a softmax before a cross-entropy? Type study check"
     size = sum(failed.weights.values())
     return f"too few weights ({size:,}) for {case.num_rows} rows? If not, type study check"

@@ -42,8 +42,11 @@ def overfit(config: Any) -> float:
     def attempt(rate: float) -> "Attempt":
         return memorise(case, _trainer_at(config, train, device, rate))
 
-    log.info("one batch of %d different rows, again and again, at model.lr=%g", case.num_rows,
-             config.model.lr)
+    log.info(
+        "one batch of %d different rows, again and again, at model.lr=%g",
+        case.num_rows,
+        config.model.lr,
+    )
     log.info("without dropout, augmentation and schedule; all else as in a run")
     found = attempt(config.model.lr)
     _show(found)

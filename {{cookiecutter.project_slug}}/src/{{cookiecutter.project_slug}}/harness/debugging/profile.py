@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from ..training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch reads it once: else its profiler is noisy
 NUM_WARM = 10  # steps before anything is measured: kernels are chosen, memory is taken
 NUM_STEPS = 20  # of each measurement
 NUM_SHOWN = 10  # operations
@@ -92,10 +94,14 @@ def _wait_for(device: "torch.device") -> None:
 def _report(trainer: "Trainer", rows: int, seconds: float, waited: float) -> float:
     """Logs how fast a run is; returns the rows per second."""
     speed = rows / seconds
-    log.info("%.1f ms a step, %.0f rows a second on %s", 1e3 * seconds / NUM_STEPS, speed,
-             trainer.device)
-    log.info("%.0f %% of the time is waiting for data (training.num_workers=%d)",
-             100 * waited / seconds, trainer.settings.num_workers)
+    log.info(
+        "%.1f ms a step, %.0f rows a second on %s", 1e3 * seconds / NUM_STEPS, speed, trainer.device
+    )
+    log.info(
+        "%.0f %% of the time is waiting for data (training.num_workers=%d)",
+        100 * waited / seconds,
+        trainer.settings.num_workers,
+    )
     if memory := _peak_memory(trainer.device):
         log.info("peak memory: %s", memory)
     return speed
@@ -123,11 +129,18 @@ def _write(profiled: Any, folder: Path, device: "torch.device") -> None:
     sort = f"self_{kind}_time_total"
     ranked = sorted(events, key=lambda event: getattr(event, sort), reverse=True)
     total = sum(getattr(event, sort) for event in ranked) or 1
-    log.info("%-40s %8s %10s %7s", f"operation (itself, on the {kind})", "calls", "ms a step", "share")
+    log.info(
+        "%-40s %8s %10s %7s", f"operation (itself, on the {kind})", "calls", "ms a step", "share"
+    )
     for event in ranked[:NUM_SHOWN]:
         spent = getattr(event, sort)
-        log.info("%-40s %8d %10.3f %6.1f %%", event.key[:40], event.count,
-                 spent / 1e3 / NUM_STEPS, 100 * spent / total)
+        log.info(
+            "%-40s %8d %10.3f %6.1f %%",
+            event.key[:40],
+            event.count,
+            spent / 1e3 / NUM_STEPS,
+            100 * spent / total,
+        )
     table = events.table(sort_by=sort, row_limit=-1, max_name_column_width=60)
     write_atomically(folder / "table.txt", f"{table}\n".encode())
     temporary = temporary_path(folder / "trace.json")

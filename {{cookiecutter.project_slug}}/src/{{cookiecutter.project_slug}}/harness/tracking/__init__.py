@@ -22,6 +22,7 @@ def need(package: str, *, tracker: str) -> None:
     Raises:
         StudyError: it is not installed; the message says what to type.
     """
-    if importlib.util.find_spec(package) is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:  # a folder of this name is no package
         install = "uv pip install --python .venv/bin/python -c requirements.lock --group"
         raise StudyError(f"tracker={tracker}: is not installed; type: {install} {tracker}")

@@ -33,7 +33,8 @@ class Mlflow:
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
         self.library = importlib.import_module("mlflow")
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # a line for each table
+        for noisy in ("mlflow", "alembic"):  # lines about tables
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         with FileLock("mlflow.db.lock"):  # several jobs of a sweep may find no database
             self.client = self.library.MlflowClient(tracking_uri=uri)
             number = self._experiment(experiment)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ class Wandb:
     def __init__(
         self, *, project: str, mode: str, name: str, folder: Path, parameters: Mapping[str, Any]
     ) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to its makers
         library = importlib.import_module("wandb")
         number = hashlib.sha256(str(folder).encode()).hexdigest()[:12]  # the same when resumed
         for earlier in Path("wandb").glob(f"offline-run-*-{number}"):
