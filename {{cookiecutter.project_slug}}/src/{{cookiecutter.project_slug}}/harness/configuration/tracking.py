@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from ..errors import StudyError
 from ..runs.fingerprint import flatten
 from ..runs.reads import reads_ignored
 from ..runs.record import Record
@@ -88,7 +89,7 @@ class Told:
             Exception
         ) as error:  # pylint: disable=broad-exception-caught  # it may raise anything
             self.tracker = None
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("tracker: %s; the run goes on without it", reason)
+            kind = "" if isinstance(error, StudyError) else f"tracker: {type(error).__name__}: "
+            log.warning("%s; the run goes on without it", " ".join(f"{kind}{error}".split()))
         finally:
             random.setstate(state)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..configuration import build_trainer, open_split
 from ..files import temporary_path, write_atomically
 from ..reporting.aside import folder_aside, set_up_aside
+from ..reporting.find_lr import CONSTANT
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch
@@ -43,7 +44,9 @@ def profile(config: Any) -> float:
 
     device = set_up_aside(config)
     train = open_split(config, "train")
-    trainer = build_trainer(config, train, device)
+    constant = config.copy()
+    constant.training.schedule = CONSTANT  # a run may have fewer steps than are taken here
+    trainer = build_trainer(constant, train, device)
     trainer.model.train()
     endless = _endless(trainer, train)
     _measure(trainer, endless, NUM_WARM)
