@@ -12,7 +12,7 @@ from torch import Tensor
 
 from my_study.harness.configuration.building import rebuild_trainer
 from my_study.harness.configuration.composing import to_values
-from my_study.harness.debugging import memorising
+from my_study.harness.debugging import memorising, reasons
 from my_study.harness.debugging.memorising import Attempt
 from my_study.harness.runs.fingerprint import flatten
 from my_study.harness.study import ROOT
@@ -101,7 +101,7 @@ def explain(config: Any, tiny: Path) -> str:
 
     found = attempt(config.model.lr)
     assert not found.memorised
-    return memorising.explain(case, found, attempt)
+    return reasons.explain(case, found, attempt)
 
 
 def test_overfit_tells_training_from_the_model(compose: Compose, tiny: Path) -> None:

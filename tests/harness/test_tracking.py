@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from my_study.harness import tracking
+from my_study.harness.configuration import checking
 from my_study.harness.configuration.composing import to_values
 from my_study.harness.errors import StudyError
 from my_study.harness.runs.fingerprint import flatten
@@ -239,6 +240,22 @@ def test_a_package_that_is_not_there_is_said_before_anything_is_done(
         assert not (tmp_path / "runs").exists()
     with pytest.raises(StudyError, match="tracker=none_such: is not installed"):
         tracking.need("none_such", tracker="none_such")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "torch.nn.ReLU",
+        "my_study.metrics.Accuracy",
+        "my_study.harness.tracking.need",
+        "my_study.harness.training.trainer.Trainer",
+    ],
+)
+def test_what_is_no_tracker_is_refused(target: str, compose: Compose) -> None:
+    config = compose(f"+tracker={{_target_: {target}}}")  # of a run that is only read
+    with pytest.raises(StudyError, match=f"^tracker._target_={target}: must"):
+        checking.check_tracker(config)
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)

@@ -177,7 +177,7 @@ def check_config(config: DictConfig) -> None:
         bind(node, Group, path)
     read_settings(config)
     # not the tracker: a run is read where it is not installed
-    _check_targets(OmegaConf.masked_copy(config, [key for key in config if key != "tracker"]))
+    _check_targets(OmegaConf.masked_copy(config, [str(key) for key in config if key != "tracker"]))
     check_data(config)
 
 

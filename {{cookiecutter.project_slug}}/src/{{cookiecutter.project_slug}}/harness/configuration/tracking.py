@@ -56,7 +56,7 @@ class Told:
     def __init__(self, make: Callable[[], Any]) -> None:
         self.tracker: Any = None
         self.num_rows = 0
-        self._guarded(lambda: setattr(self, "tracker", make()))
+        self.tracker = self._guarded(make)
 
     def after_epoch(self, trainer: "Trainer", _row: Mapping[str, float]) -> None:
         """Tells what is new; in a run that was resumed, also the epochs before."""
@@ -72,24 +72,25 @@ class Told:
             for split, numbers in metrics.items()
             for name, value in numbers.items()
         }
-        self._guarded(lambda: self.tracker and self.tracker.close(status, flat))
+        if self.tracker is not None:
+            self._guarded(self.tracker.close, status, flat)
 
     def _tell(self, history: Sequence[Mapping[str, float]]) -> None:
         for row in history[self.num_rows :]:
-            self._guarded(lambda row=row: self.tracker and self.tracker.log(row))
+            if self.tracker is not None:
+                self._guarded(self.tracker.log, row)
         self.num_rows = len(history)
 
-    def _guarded(self, function: Callable[[], Any]) -> None:
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Calls it; an error is a warning, and the last that is heard of the tracker."""
         state = random.getstate()  # that of torch is set before each step
         try:
             with reads_ignored():  # what it reads is no input of the run
-                function()
-        except (
-            Exception
-        ) as error:  # pylint: disable=broad-exception-caught  # it may raise anything
+                return function(*arguments)
+        except Exception as error:  # pylint: disable=broad-exception-caught
             self.tracker = None
             kind = "" if isinstance(error, StudyError) else f"tracker: {type(error).__name__}: "
             log.warning("%s; the run goes on without it", " ".join(f"{kind}{error}".split()))
+            return None
         finally:
             random.setstate(state)

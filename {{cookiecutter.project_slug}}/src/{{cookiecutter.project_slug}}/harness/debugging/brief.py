@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ from ..errors import StudyError
 from ..reporting.aside import set_up_aside
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    import torch
+
+    from ..checks.data import Rows
+    from ..training.prepared import Split
     from ..training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -38,7 +43,7 @@ def brief(config: Any) -> float:
         StudyError: names the first part that failed, and why.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return _Rehearsal(config, Path(folder)).play()
+        return _rehearse(config.copy(), Path(folder))
 
 
 @contextmanager
@@ -68,59 +73,66 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+def _rehearse(config: Any, folder: Path) -> float:
+    """Each part in turn; returns the loss on validation."""
+    config.training.update(BRIEFLY)
+    with _part("data") as found:
+        play = _open(config, folder, found)
+    with _part("model") as found:
+        first = play.make_trainer()
+        size = sum(item.numel() for item in first.model.parameters())
+        found.append(f"{size:,} weights on {play.device}")
+    with _part("train") as found:
+        play.advance(first, NUM_STEPS - 1)
+        found.append(f"{first.step} steps")
+    with _part("checkpoint") as found:
+        first.save()
+        (path,) = folder.glob("checkpoint-*.pt")
+        found.append(f"{path.stat().st_size / 1e6:.1f} MB")
+    with _part("resume") as found:
+        resumed = play.resume(found)
+    with _part("validation") as found:
+        result = resumed.evaluate(play.validation)
+        found.append("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
+    with _part("best.pt") as found:
+        play.compare_with_best(result)
+        found.append("loaded again, with the same numbers")
+    log.info("every part works; no run was left behind, and the test split was not opened")
+    return result["loss"]
+
+
+def _open(config: Any, folder: Path, found: list[str]) -> "_Rehearsal":
+    """The first rows of each split, and the whole split, which the schedule depends on."""
+    from ..checks.data import Rows
+
+    device = set_up_aside(config)
+    full, whole = open_split(config, "train"), open_split(config, "validation")
+    size = config.training.batch_size
+    found.append(f"{len(full)} rows to train on, {len(whole)} to validate")
+    train = Rows(full[range(min(NUM_STEPS * size, len(full)))])
+    validation = Rows(whole[range(min(NUM_BATCHES * size, len(whole)))])
+    return _Rehearsal(config, folder, device, full, train, validation)
+
+
+@dataclass(frozen=True)
 class _Rehearsal:
     """A run of three steps: what it does is what `run.py` does, on the first rows of each split."""
 
-    def __init__(self, config: Any, folder: Path) -> None:
-        self.config, self.folder = config.copy(), folder
-        self.config.training.update(BRIEFLY)
+    config: Any
+    folder: Path
+    device: "torch.device"
+    full: "Split"
+    train: "Rows"
+    validation: "Rows"
 
-    def play(self) -> float:
-        """Each part in turn; returns the loss on validation."""
-        with _part("data") as found:
-            self.device = set_up_aside(self.config)
-            self._read(found)
-        with _part("model") as found:
-            first = self._trainer()
-            size = sum(item.numel() for item in first.model.parameters())
-            found.append(f"{size:,} weights on {self.device}")
-        with _part("train") as found:
-            self._advance(first, NUM_STEPS - 1)
-            found.append(f"{first.step} steps")
-        with _part("checkpoint") as found:
-            first.save()
-            (path,) = self.folder.glob("checkpoint-*.pt")
-            found.append(f"{path.stat().st_size / 1e6:.1f} MB")
-        with _part("resume") as found:
-            resumed = self._resume(found)
-        with _part("validation") as found:
-            result = resumed.evaluate(self.validation)
-            found.append("  ".join(f"{name} {value:.4g}" for name, value in result.items()))
-        with _part("best.pt") as found:
-            self._compare_with_best(result)
-            found.append("loaded again, with the same numbers")
-        log.info("every part works; no run was left behind, and the test split was not opened")
-        return result["loss"]
-
-    def _read(self, found: list[str]) -> None:
-        """The first rows of each split, and the whole split, which the schedule depends on."""
-        from ..checks.data import Rows
-
-        self.full = open_split(self.config, "train")
-        whole = open_split(self.config, "validation")
-        size = self.config.training.batch_size
-        self.train = Rows(self.full[range(min(NUM_STEPS * size, len(self.full)))])
-        self.validation = Rows(whole[range(min(NUM_BATCHES * size, len(whole)))])
-        found.append(f"{len(self.full)} rows to train on, {len(whole)} to validate")
-
-    def _trainer(self) -> "Trainer":
+    def make_trainer(self) -> "Trainer":
         """A new trainer, with the weights that a run begins with."""
         from ..training.determinism import seed_everything
 
         seed_everything(self.config.seed)
         return build_trainer(self.config, self.full, self.device, self.folder)
 
-    def _advance(self, trainer: "Trainer", num_steps: int) -> None:
+    def advance(self, trainer: "Trainer", num_steps: int) -> None:
         """The first steps of an epoch, as `fit` takes them."""
         from ..training.prepared import batches, order_of
 
@@ -132,11 +144,11 @@ class _Rehearsal:
         for batch, _ in zip(taken, range(num_steps), strict=False):
             trainer.advance(batch)
 
-    def _resume(self, found: list[str]) -> "Trainer":
+    def resume(self, found: list[str]) -> "Trainer":
         """Resumes in a new trainer and trains to the end; compares with one that did not stop."""
         from ..checks.trainer import difference
 
-        resumed, whole = self._trainer(), self._trainer()
+        resumed, whole = self.make_trainer(), self.make_trainer()
         whole.folder = None
         with _quiet():
             resumed.resume()
@@ -150,12 +162,12 @@ class _Rehearsal:
         found.append("bit-identical to a run that did not stop")
         return resumed
 
-    def _compare_with_best(self, result: dict[str, float]) -> None:
+    def compare_with_best(self, result: dict[str, float]) -> None:
         """Loads best.pt into a new model and evaluates it."""
         from ..checks.trainer import difference
         from ..training.checkpoints import load_weights
 
-        again = self._trainer()
+        again = self.make_trainer()
         again.model.load_state_dict(load_weights(self.folder / "best.pt", self.device))
         found = again.evaluate(self.validation)
         name = difference(result, found)

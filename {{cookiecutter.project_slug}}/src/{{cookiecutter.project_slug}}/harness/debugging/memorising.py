@@ -1,14 +1,13 @@
-"""Memorising one batch with the trainer of a run, and the reason where that fails."""
+"""Memorising one batch with the trainer of a run."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import fitting
 from ..checks.case import Case
 from ..checks.failures import NotApplicable
 from ..checks.fitting import (
@@ -89,14 +88,27 @@ def memorise(case: Case, trainer: Trainer) -> Attempt:
     for _ in range(NUM_STEPS):
         model.train()
         seed_step(trainer.seed, trainer.step, trainer.device)
-        with without_dropout(model):
-            attempt.losses.append(float(trainer.train_step(batch)))
+        attempt.losses.append(_step(trainer, batch))
         trainer.step += 1
         attempt.finite = math.isfinite(attempt.losses[-1])
         due = trainer.step % CHECKED == 0
         if not attempt.finite or (due and _look(case, model, batch, attempt)):
             break
     return attempt
+
+
+def _step(trainer: Trainer, batch: Batch) -> float:
+    """A step without dropout; returns its loss.
+
+    Raises:
+        StudyError: it cannot be taken: a loss that depends on no parameter, for example.
+    """
+    try:
+        with without_dropout(trainer.model):
+            return float(trainer.train_step(batch))
+    except (RuntimeError, TypeError, ValueError, LookupError) as reason:
+        said = " ".join(f"{type(reason).__name__}: {reason}".split())
+        raise StudyError(f"debug=overfit: step {trainer.step + 1}: {said}") from reason
 
 
 def _watch_gradients(model: torch.nn.Module, attempt: Attempt) -> None:
@@ -107,7 +119,7 @@ def _watch_gradients(model: torch.nn.Module, attempt: Attempt) -> None:
             if name in attempt.idle and bool(gradient.count_nonzero()):
                 attempt.idle.discard(name)
 
-        parameter.register_hook(note)
+        parameter.register_hook(note)  # type: ignore[no-untyped-call]
 
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -126,77 +138,22 @@ def _look(case: Case, model: torch.nn.Module, batch: Batch, attempt: Attempt) ->
     calibrate(case, model, batch)
     outputs = case.outputs(model.eval(), batch)
     attempt.memorised = is_memorised(case, outputs, batch)
-    attempt.reached = _describe(case, outputs, batch)
+    attempt.reached = describe(case, outputs, batch)
     return attempt.memorised
 
 
-def _describe(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> str:
+def describe(case: Case, outputs: Mapping[str, Tensor], batch: Batch) -> str:
     """How near the predictions are to the targets."""
     if case.spec.task == "classification":
         return f"{share_right(case, outputs, batch):.1%} of the targets right"
-    share = error(case, outputs, batch) / max(_error_of_guessing(case, batch), 1e-12)
+    share = error(case, outputs, batch) / max(error_of_guessing(case, batch), 1e-12)
     return f"an error of {share:.2%} of the targets' variance"
 
 
-def _error_of_guessing(case: Case, batch: Batch) -> float:
+def error_of_guessing(case: Case, batch: Batch) -> float:
     """The error of the best prediction that is the same for every row."""
     target = batch["target"][counted_targets(case, batch)]
     if case.spec.task == "regression":
         return float(target.var(correction=0))
     shares = torch.bincount(target - case.spec.labels.start) / len(target)
     return float(-(shares[shares > 0] * shares[shares > 0].log()).sum())
-
-
-def explain(case: Case, failed: Attempt, again: Callable[[float], Attempt]) -> str:
-    """Why a batch was not memorised: what was seen, and what to do.
-
-    First what can be seen at once; then whether another rate does it, and whether plain Adam does,
-    which tells the settings of training from the model.
-
-    Args:
-        case: The batch.
-        failed: The attempt.
-        again: Tries another learning rate.
-    """
-    rate, last = failed.rate, failed.losses[-1]
-    if not failed.finite and len(failed.losses) == 1:
-        return f"the loss is {last} at the first step, before any learning: check data and loss"
-    if len(failed.idle) == len(failed.weights):
-        return "the gradient is zero at every parameter: nothing of the model reaches the loss"
-    for other in (rate / 10, rate * 10):
-        if again(other).memorised:
-            word = "large" if other < rate else "small"
-            return f"model.lr={rate:g} is too {word}: at model.lr={other:g} it is memorised"
-    seen = failed.reached if failed.finite else f"the loss is {last}"
-    seen = f"{seen} after {len(failed.losses)} steps"
-    if case.spec.task == "unsupervised":
-        return (
-            f"{seen}, and no better at rates from {rate / 10:g} to {10 * rate:g}; {_idle(failed)}"
-        )
-    batch = to_device(case.batch, case.device)
-    able, outputs, best = fitting.memorise(case, batch)
-    if able:
-        hint = "look at training.optimizer, training.freeze and model.lr (task=find_lr)"
-        return f"{seen}; the model can do it: plain Adam does, at {best:g}; {hint}"
-    return f"{seen}, and with plain Adam {_describe(case, outputs, batch)}; {_suspect(case, failed, outputs)}"
-
-
-def _idle(failed: Attempt) -> str:
-    """The parameters without a gradient, if there are any."""
-    if not failed.idle:
-        return "to find why, type study check"
-    names = sorted(failed.idle)
-    return f"the gradient is zero at {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-
-
-def _suspect(case: Case, failed: Attempt, outputs: Mapping[str, Tensor]) -> str:
-    """What most likely keeps a model from memorising, whatever trains it."""
-    batch = to_device(case.batch, case.device)
-    if failed.idle:
-        return _idle(failed)
-    if error(case, outputs, batch) > 0.9 * _error_of_guessing(case, batch):
-        return "that is guessing: the inputs do not reach the output; to find where: study check"
-    if case.spec.task == "classification" and share_right(case, outputs, batch) == 1:
-        return "but the loss stays large: a softmax before a cross-entropy? Type study check"
-    size = sum(failed.weights.values())
-    return f"too few weights ({size:,}) for {case.num_rows} rows? If not, type study check"

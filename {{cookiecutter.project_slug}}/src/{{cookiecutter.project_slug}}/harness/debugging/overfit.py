@@ -33,7 +33,8 @@ def overfit(config: Any) -> float:
         StudyError: it is not memorised; the message says why, as far as can be told.
     """
     # torch takes seconds to import: --help, --cfg and most mistakes do without it
-    from .memorising import explain, first_batch, make_case, memorise
+    from .memorising import first_batch, make_case, memorise
+    from .reasons import describe_idle, explain
 
     device = set_up_aside(config)
     train = open_split(config, "train")
@@ -56,6 +57,8 @@ def overfit(config: Any) -> float:
     log.info("%s: the loss at each step", folder / "overfit.csv")
     if not found.memorised:
         raise StudyError(f"not memorised: {explain(case, found, attempt)}")
+    if found.idle:
+        log.warning("memorised, although %s", describe_idle(found))
     log.info("memorised after %d steps: %s", len(found.losses), found.reached)
     return found.losses[-1]
 
