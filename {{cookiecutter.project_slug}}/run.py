@@ -9,7 +9,7 @@ A run that is finished is shown, one that was interrupted is resumed; force=true
 from omegaconf import DictConfig
 
 from {{ cookiecutter.project_slug }}.harness import configuration
-from {{ cookiecutter.project_slug }}.harness.reporting.find_lr import find_lr
+from {{ cookiecutter.project_slug }}.harness.debugging import INSTEAD
 from {{ cookiecutter.project_slug }}.harness.runs.run import Metrics, Run
 
 
@@ -17,8 +17,8 @@ from {{ cookiecutter.project_slug }}.harness.runs.run import Metrics, Run
 def main(config: DictConfig) -> float:
     """Resolve the configuration, open the run's folder, train or show; returns the best value."""
     config = configuration.resolve(config)
-    if config.get("task") == "find_lr":
-        return find_lr(config)
+    if instead := INSTEAD.get(config.get("debug") or config.get("task")):
+        return instead(config)  # and leave no run behind
     with configuration.open_run(config) as run:
         metrics = run.finished_metrics or train(config, run)
     configuration.log_metrics(metrics)
@@ -34,7 +34,7 @@ def train(config: DictConfig, run: Run) -> Metrics:
     device = set_up(config.device, config.deterministic, config.num_threads, config.seed)
     data, validation = (configuration.open_split(config, name) for name in ("train", "validation"))
     trainer = configuration.build_trainer(config, data, device, run.folder)
-    with Record(run) as record:
+    with Record(run) as record, configuration.track(config, trainer, record):
         if config.preflight:
             from {{ cookiecutter.project_slug }}.harness.checks.preflight import preflight
 

@@ -103,6 +103,7 @@ PLACES = {
     "metric": "data.metrics.accuracy.compute",
     "read": "data.prepare.read",
     "augment": "data.augmentation",
+    "callback": "training.callbacks.own",
 }
 HARNESS = "my_study.harness"
 LR = "torch.optim.lr_scheduler"
@@ -160,6 +161,11 @@ TRICKS = [
     ("trainer", f"{HARNESS}.training.trainer.Path, _args_: [MARK]"),
     ("augment", f"{HARNESS}.study.conf_of, package: my_study"),
     ("augment", f"{HARNESS}.commands.main"),
+    ("augment", f"{HARNESS}.tracking.need, package: my_study, tracker: x"),
+    ("callback", f"{HARNESS}.tracking.need, package: my_study, tracker: x"),
+    ("callback", f"{HARNESS}.training.callbacks.Callbacks"),
+    ("callback", "torch.nn.ReLU"),
+    ("callback", "my_study.models.own.Popen, args: [touch, MARK]"),
     # what is no public name
     ("augment", "my_study.data._read_table, path: PICKLE"),
     ("read", "my_study.data.__builtins__.open, file: MARK, mode: w"),

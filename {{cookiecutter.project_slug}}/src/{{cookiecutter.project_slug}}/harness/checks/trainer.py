@@ -68,12 +68,19 @@ def a_resumed_run_equals_an_uninterrupted_one(case: Case) -> None:
             raise Failed(f"`{different}`", seen, "bit-identical values")
 
 
-PARTS = ("history", "optimizer", "scheduler", "own_state")  # of a run, besides the model
+PARTS = (
+    "history",
+    "optimizer",
+    "scheduler",
+    "own_state",
+    "callbacks",
+)  # of a run, besides the model
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:
     """The results of a run, and what a trainer of one's own adds."""
-    return {**results(trainer), "own_state": trainer.own_state()}
+    own = {"own_state": trainer.own_state(), "callbacks": trainer.callbacks.state_dict()}
+    return {**results(trainer), **own}
 
 
 def _num_steps(case: Case, trainer: Trainer) -> int:
@@ -243,15 +250,18 @@ def _reference_epochs(
             hold(parts.parts, epoch + 1)
             losses.append(_reference_step(parts, train[rows]))
             parts.step += 1  # a train_step of one's own may read it, and the history
+            parts.callbacks.call("after_step", parts, torch.tensor(losses[-1]))
         numbers = {
             "epoch": epoch + 1,
             "step": parts.step,
             **rates(parts.parts, float(parts.scheduler.get_last_lr()[0]), epoch + 1),
             "train_loss": sum(losses) / len(losses),
         }
+        parts.callbacks.call("before_validation", parts)
         numbers |= {f"validation_{name}": value for name, value in _evaluate(case, parts).items()}
         parts.history.append(numbers)
         yield numbers, {name: values.clone() for name, values in model.state_dict().items()}
+        parts.callbacks.call("after_epoch", parts, numbers)
 
 
 def _reference_step(parts: Trainer, batch: Batch) -> float:

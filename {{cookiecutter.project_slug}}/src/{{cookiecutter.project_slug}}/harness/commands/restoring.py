@@ -20,9 +20,9 @@ from ..runs.leftovers import scratch_folder
 from ..runs.published import PUBLISHED, find_altered_numbers
 from ..runs.record import (
     NAME,
-    WITHOUT_MEANING,
     AlteredRecord,
     find_altered_files,
+    has_meaning,
     key_of,
     read_record,
 )
@@ -183,8 +183,9 @@ def rerun(
         provide_data(study, record, python)
     provide_inputs(study, record)
     source = provide_initial_weights(study, record, env=env, quiet=quiet)
-    dropped = {*WITHOUT_MEANING, "test", *changed}
-    typed = [item for item in record["overrides"] if key_of(item) not in dropped]
+    dropped = {"test", *changed}
+    known = [item for item in record["overrides"] if has_meaning(item)]
+    typed = [item for item in known if key_of(item) not in dropped]
     # a sweep does not evaluate the test split: what was done is in the configuration
     test = [] if "test" in changed else [f"test={str(record['config']['test']).lower()}"]
     own = ["run_dir=runs/again", "force=true", f"rerun_of={record['fingerprint']}"]

@@ -8,6 +8,7 @@ from .composing import compose, to_record, to_values
 from .entrypoint import entrypoint
 from .opening import log_metrics, open_run
 from .resolving import resolve, resolve_data
+from .tracking import track
 
 __all__ = [
     "build_encoder",
@@ -23,4 +24,5 @@ __all__ = [
     "resolve_data",
     "to_record",
     "to_values",
+    "track",
 ]

@@ -126,6 +126,9 @@ def build_trainer(
         folder=folder,
         augmentation=build(config.data.augmentation, "data.augmentation"),
     )
+    for name, node in (config.training.get("callbacks") or {}).items():
+        path = f"training.callbacks.{name}"
+        trainer.callbacks.add(path, build(node, path))
     return trainer
 
 

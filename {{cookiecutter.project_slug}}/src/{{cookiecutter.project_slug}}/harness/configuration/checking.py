@@ -44,6 +44,8 @@ class Knobs:
     rerun_of: str | None
     task: str = "train"  # younger than some studies
     initial_weights: Any = None  # younger than some studies
+    debug: str | None = None  # younger than some studies
+    tracker: Any = None  # younger than some studies
 
 
 @dataclass
@@ -124,6 +126,7 @@ FREE = ("folder", "prepare", "padding", "augmentation", "metrics", "fixture", "s
 MAX_THREADS = 4096
 MAX_DIGITS = 12
 TASKS = ("train", "find_lr")
+DEBUG = ("overfit", "brief", "profile")
 SPLITS = ("validation", "test")  # whose numbers may be shown
 
 
@@ -144,6 +147,11 @@ def check_config(config: DictConfig) -> None:
     bind(config.model, Model, "model")
     task = config.get("task", "train")
     require(task in TASKS, "task", task, " or ".join(TASKS))
+    debug = config.get("debug")
+    require(
+        debug in (None, *DEBUG), "debug", debug, f"null, {', '.join(DEBUG[:-1])} or {DEBUG[-1]}"
+    )
+    require(debug is None or task == "train", "task", task, f"train, with debug={debug}")
     require(0 <= config.seed < 2**63, "seed", config.seed, "from 0 to 2^63 - 1")
     require(0 < config.model.lr < 1e38, "model.lr", config.model.lr, "above 0, and a float32")
     threads = config.num_threads
@@ -158,7 +166,9 @@ def check_config(config: DictConfig) -> None:
     for key, value in config.tolerance.items():
         require(value >= 0, f"tolerance.{key}", value, "at least 0")
     check_initial_weights(config.get("initial_weights"))
-    bind(config.training, Settings, "training", also=("trainer", "optimizer", "schedule"))
+    also = ("trainer", "optimizer", "schedule", "callbacks")
+    bind(config.training, Settings, "training", also=also)
+    _check_callbacks(config)
     groups = config.training.get("groups") or {}
     require(isinstance(groups, (dict, DictConfig)), "training.groups", groups, "a group of keys")
     for name, node in groups.items():
@@ -166,8 +176,29 @@ def check_config(config: DictConfig) -> None:
         require(isinstance(node, DictConfig), path, node, "such as {parameters: [body], lr: 0.1}")
         bind(node, Group, path)
     read_settings(config)
-    _check_targets(config)
+    # not the tracker: a run is read where it is not installed
+    _check_targets(OmegaConf.masked_copy(config, [str(key) for key in config if key != "tracker"]))
     check_data(config)
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    """What is called during training: each has a name and a class."""
+    callbacks = config.training.get("callbacks")
+    is_group = callbacks is None or isinstance(callbacks, DictConfig)
+    require(is_group, "training.callbacks", callbacks, "a group of keys")
+    for name in callbacks or ():
+        _require_target(config, f"training.callbacks.{name}")
+
+
+def check_tracker(config: DictConfig) -> None:
+    """Checks what is told of a run, if anything, and that its package is installed.
+
+    Raises:
+        StudyError: names the key, the value and what it must be; or says what to install.
+    """
+    if config.get("tracker") is not None:
+        _require_target(config, "tracker")
+        _check_targets(config.tracker, "tracker")
 
 
 def check_initial_weights(node: Any) -> None:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import StudyError
 from ..runs.record import key_of, read_record
-from .checking import check_config, check_data, refuse_unused, require
+from .checking import check_config, check_data, check_tracker, refuse_unused, require
 from .composing import CONF, composed_of, flatten, naming_variables, typed_overrides
 from .messages import describe_error
 from .reading import find_key, load
@@ -40,6 +40,13 @@ def _follow_and_check(config: DictConfig) -> None:
     with naming_variables():
         OmegaConf.resolve(config)
     check_config(config)
+    try:
+        check_tracker(config)
+    except StudyError as error:
+        if config.resume is None:
+            raise
+        log.warning("%s; the run is resumed without its tracker", error)
+        config.tracker = None
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ HARNESS = (
     "harness.training.schedules.WarmupCosine",
     *(f"harness.training.splits.{name}" for name in SPLITS),
 )
+TRACKERS = "harness.tracking."  # each file in it is one
 TORCH = ("torch.nn.", "torch.optim.")
 PROCESSES = "torch.nn.parallel."  # these talk to other devices and machines
 MODULE = "torch.nn.Module"
@@ -29,7 +30,8 @@ OPTIMIZER = "torch.optim.Optimizer"
 SCHEDULE = "torch.optim.lr_scheduler.LRScheduler"
 METRIC = "a class with update() and compute()"
 SPLITTER = "a class with assign()"
-METHODS = {METRIC: ("update", "compute"), SPLITTER: ("assign",)}
+TRACKER = "a class with log() and close()"
+METHODS = {METRIC: ("update", "compute"), SPLITTER: ("assign",), TRACKER: ("log", "close")}
 OWN = "a class or function of the study's own files"
 FUNCTION = "a function of the study's own files"
 # Places in a configuration, and what each may name: a subclass of these, or what is described.
@@ -37,11 +39,13 @@ PLACES = {
     r"model\.network.*": (MODULE, FUNCTION),
     r"training\.optimizer": (OPTIMIZER,),
     r"training\.schedule": (SCHEDULE,),
+    r"training\.callbacks\.[^.\[]+": (OWN,),
     r"training\.trainer": (f"{__package__.rpartition('.')[0]}.training.trainer.Trainer",),
     r"data\.metrics\.[^.\[]+\.compute": (METRIC,),
     r"data\.prepare\.(read|encode)": (OWN,),
     r"data\.prepare\.split": (SPLITTER,),
     r"data\.augmentation": (OWN, MODULE),
+    r"tracker": (TRACKER,),
     r".*": (OWN, MODULE, OPTIMIZER, SCHEDULE),  # an argument of one of these
 }
 # Arguments by which a file becomes code: a pickle may call anything.
@@ -146,7 +150,8 @@ def _is_public(name: str) -> bool:
 
 
 def _is_known(name: str, allowed: tuple[str, ...]) -> bool:
-    if _is_harness(name) and name.partition(".")[2] not in HARNESS:
+    inside = name.partition(".")[2]
+    if _is_harness(name) and inside not in HARNESS and not inside.startswith(TRACKERS):
         return False
     return name.startswith(allowed) and not name.startswith(PROCESSES)
 

@@ -1,19 +1,15 @@
 """`python run.py task=find_lr model=cnn`: which learning rate to try. It leaves no run behind."""
 
-import hashlib
 import logging
-from pathlib import Path
 from typing import Any
 
-from ..configuration import build_trainer, open_split, to_values
-from ..configuration.composing import typed_overrides
-from ..configuration.opening import describe_preparing
+from ..configuration import build_trainer, open_split
 from ..errors import StudyError
 from ..files import write_atomically
-from ..runs.record import name_from
+from .aside import folder_aside, set_up_aside
 
 log = logging.getLogger(__name__)
-FOLDER = Path("lr_range")  # a folder in it for each command line
+FOLDER = "lr_range"  # a folder in it for each command line
 CONSTANT = {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1.0, "total_iters": 1}
 
 
@@ -28,13 +24,8 @@ def find_lr(config: Any) -> float:
     """
     # torch takes seconds to import: --help, --cfg and most mistakes do without it
     from ..training import range_test
-    from ..training.determinism import set_up
-    from ..training.prepared import verify_prepared
 
-    overrides = typed_overrides()
-    parameters = to_values(config)["data"]["prepare"]
-    verify_prepared(config.data.folder, parameters, describe_preparing(config, overrides))
-    device = set_up(config.device, config.deterministic, config.num_threads, config.seed)
+    device = set_up_aside(config)
     growing = config.copy()
     growing.model.lr, growing.training.schedule = range_test.LOWEST, CONSTANT
     train = open_split(config, "train")
@@ -42,9 +33,7 @@ def find_lr(config: Any) -> float:
     rate = range_test.suggest_rate(curve)
     if rate is None:
         raise StudyError("the loss falls at no learning rate: check the model, with study check")
-    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()
-    folder = FOLDER / f"{name_from(overrides)}_{digest[:6]}"  # a long name is cut
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_aside(FOLDER)
     rows = "".join(f"{lr!r},{loss!r}\n" for lr, loss in curve)
     write_atomically(folder / "curve.csv", f"lr,train_loss\n{rows}".encode())
     write_atomically(folder / "curve.svg", draw(range_test.smooth(curve), rate))

@@ -35,12 +35,16 @@ WITHOUT_EFFECT = {
     "configuration.reading": "the resolved configuration is itself part of the fingerprint",
     "configuration.resolving": "the resolved configuration is itself part of the fingerprint",
     "configuration.targets": "finds the class that the configuration names",
+    "configuration.tracking": "tells a tracker what the history says",
+    "debugging": "trains copies, of which no run has a number",
     "errors": "words",
     "files": "how bytes reach the disk, and their hashes",
+    "reporting.aside": "trains a copy, of which no run has a number",
     "reporting.find_lr": "trains a copy, of which no run has a number",
     "runs": "folders and records",
     "study": "where the study is",
     "terminal": "what is printed",
+    "tracking": "is told the rows of the history, and has neither model nor data",
     "training.range_test": "trains a copy, of which no run has a number",
     "training.results": "how numbers are written; they are the trainer's",
 }
@@ -132,9 +136,12 @@ def hash_source(root: Path) -> dict[str, str]:
 
 
 def called_by(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what a run does not call: prepared data are known by their hash."""
+    """A configuration without what a run does not call, and without what is only told of it.
+
+    Prepared data are known by their hash.
+    """
     data = {key: value for key, value in values.get("data", {}).items() if key != "prepare"}
-    return {**values, "data": data}
+    return {**{key: value for key, value in values.items() if key != "tracker"}, "data": data}
 
 
 def targets_in(node: Any) -> Iterator[str]:

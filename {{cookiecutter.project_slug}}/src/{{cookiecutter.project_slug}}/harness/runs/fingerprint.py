@@ -28,7 +28,7 @@ WITHOUT_EFFECT = (
     *("report", "data.metrics.*.unit", "data.metrics.*.digits"),
     *("description", "note", "group", "rerun_of", "price_per_hour", "tolerance"),
     *("run_dir", "force", "replace", "resume", "data.folder"),
-    *("task", "preflight", "data.fixture", "data.spec", "model.opt_outs"),
+    *("task", "debug", "tracker", "preflight", "data.fixture", "data.spec", "model.opt_outs"),
     *("training.checkpoint_steps", "training.checkpoint_minutes"),
     *("initial_weights.run", "initial_weights.file"),  # their content counts, see source.py
     "device",  # its kind counts instead: auto is one of them

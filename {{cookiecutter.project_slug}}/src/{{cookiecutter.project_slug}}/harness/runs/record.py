@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 VERSION = 4
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 # Overrides that do not describe what a run computes.
-WITHOUT_MEANING = ("run_dir", "force", "replace", "resume", "note", "group", "rerun_of", "task")
+WITHOUT_MEANING = (
+    *("run_dir", "force", "replace", "resume", "note", "group", "rerun_of"),
+    *("task", "debug", "tracker"),
+)
 NAME = "record.json"
 HEAD = ("version", "fingerprint", "status")  # of any record; of a run that has begun also these:
 BEGUN = ("config", "overrides", "packages", "hardware", "parts", "code", "data", "lock", "device")
@@ -53,12 +56,17 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
+def has_meaning(override: str) -> bool:
+    """Whether an override of the command line describes what a run computes."""
+    return key_of(override).partition(".")[0] not in WITHOUT_MEANING
+
+
 def name_from(overrides: Sequence[str]) -> str:
     """A name from a command line: `model=mlp seed=1` gives `model-mlp_seed-1`.
 
     It contains no character with a meaning to a shell or to Hydra.
     """
-    typed = [item.lstrip("+~") for item in overrides if key_of(item) not in WITHOUT_MEANING]
+    typed = [item.lstrip("+~") for item in overrides if has_meaning(item)]
     readable = "_".join(typed)
     return re.sub(r"[^\w.-]+", "-", readable, flags=re.ASCII)[:80].strip("-.") or "default"
 

@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import StudyError
 from ..files import write_atomically
+from .callbacks import Callbacks
 from .checkpoints import load_checkpoint, save_checkpoint, to_bytes
 from .determinism import seed_step
 from .groups import divide, hold, rates
@@ -107,6 +108,7 @@ class Trainer:
         self.higher_is_better = {"loss": False, **higher_is_better}
         self.seed, self.device, self.folder = seed, device, folder
         self.augmentation = augmentation
+        self.callbacks = Callbacks()
         self.parts = divide(model, settings)
         hold(self.parts, epoch=1)
         self.forward = torch.compile(model) if settings.compile else model
@@ -205,6 +207,7 @@ class Trainer:
         self._pending.append(loss)
         if len(self._pending) == 50:  # asking a GPU after each step would make it wait
             self._fetch_losses()
+        self.callbacks.call("after_step", self, loss)
 
     def train_step(self, batch: Batch) -> Tensor:
         """Moves the weights by one batch. Override it for a step of your own.
@@ -252,6 +255,7 @@ class Trainer:
     def _end_epoch(self, validation: Dataset[Batch], num_steps: int) -> None:
         """Validates, keeps the weights if they are the best so far, and writes the history."""
         self._fetch_losses()
+        self.callbacks.call("before_validation", self)
         result = self.evaluate(validation)
         epoch = self.step // num_steps
         row: dict[str, float] = {
@@ -268,6 +272,7 @@ class Trainer:
         log.info("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
         if self.folder is not None:
             write_history(self.folder, self.history)
+        self.callbacks.call("after_epoch", self, self.history[-1])
 
     def evaluate(self, split: Dataset[Batch]) -> dict[str, float]:
         """The loss and every metric over a split."""
@@ -337,6 +342,7 @@ class Trainer:
             "spent": self.spent,
             "log_bytes": log_file.stat().st_size if log_file.exists() else 0,
             "own": self.own_state(),
+            "callbacks": self.callbacks.state_dict(),
         }
         save_checkpoint(self.folder, state)
 
@@ -368,6 +374,7 @@ class Trainer:
             self.history, self.best_weights = state["history"], state["best"]
             self.spent = state["spent"]
             self.load_own_state(state.get("own", {}))
+            self.callbacks.load_state_dict(state.get("callbacks", {}))
             return int(state["log_bytes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
