@@ -24,6 +24,49 @@ SPLITS = {
 }
 PACKAGE = "src/my_study"
 pytestmark = pytest.mark.slow
+# The raw rows of a split, typed, give the numbers of evaluation, whatever stands beside them in a
+# batch; and so does the exported program.
+PREDICTS = """
+import io, json, math, pathlib, sys, tempfile
+import numpy as np
+from my_study.harness.configuration.building import read_raw
+from my_study.harness.configuration.composing import from_values
+from my_study.harness.inference import exporting, load_run
+from my_study.harness.inference.answering import answer_all
+from my_study.harness.inference.instances import raw_fields, read_json
+from my_study.harness.inference.predicting import predict
+from my_study.harness.training import preparation
+
+def answers(run, rows, batch_size):
+    stream = io.BytesIO("".join(json.dumps(row) + chr(10) for row in rows).encode())
+    instances = read_json(stream, raw_fields(run.config))
+    found = [each for batch in answer_all(run, instances, batch_size=batch_size) for each in batch]
+    return np.array([each[run.spec.prediction] for each in found]), found
+
+for name in sys.argv[1:]:
+    run = load_run(name)
+    raw = read_raw(from_values(run.config))
+    splitter = preparation._default(run.config["data"]["prepare"])
+    places = preparation.split_rows(preparation.scan([raw], splitter), splitter)["validation"]
+    columns = {key: each[places].tolist() for key, each in raw.items() if key != "target"}
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    rows = [{k: v for k, v in row.items() if v == v} for row in rows]  # a gap is left out
+    split, known = run.split("validation"), run.record["metrics"]["validation"]
+    typed, found = answers(run, rows, 256)
+    cut = {key: each for key, each in split[np.arange(len(split))].items() if key != "target"}
+    scale = np.abs(typed).max()
+    assert np.abs(typed - predict(run, cut, batch_size=100)[run.spec.prediction]).max() < 1e-5 * scale
+    assert np.abs(typed[:40] - answers(run, rows[:40], 1)[0]).max() < 1e-5 * scale
+    target = split.fields["target"].numpy()
+    if "accuracy" in known:
+        right = [each["class"] for each in found] == target
+        assert math.isclose(right.mean(), known["accuracy"]), (right.mean(), known)
+    else:
+        assert math.isclose(np.abs(typed - target).mean(), known["mae"], rel_tol=1e-5), known
+    with tempfile.TemporaryDirectory() as folder:
+        exporting.export(run, pathlib.Path(folder, "exported"), onnx=False)
+print(len(sys.argv) - 1, "runs predict and export")
+"""
 
 
 @pytest.fixture(name="starter", scope="module", params=EXPECTED)
@@ -75,6 +118,12 @@ def test_a_starter_is_reproduced_with_the_numbers_that_it_promises(
     assert hashlib.sha256(" ".join(hashes).encode()).hexdigest() == SPLITS[kind]
     study.commit()
     assert "identical: dvc.lock and results/" in study.call("study", "pipeline")
+    runs = sorted(f"runs/published/{name}-0" for name in first)
+    assert f"{len(runs)} runs predict and export" in study.call("python", "-c", PREDICTS, *runs)
+    said = study.call("study", "evaluate", runs[0], "--split", "test")
+    assert "identical to the record" in said and "with this run: 2" in said
+    assert "up to date" in study.call("dvc", "status")
+    assert not study.call("git", "status", "--porcelain")
 
 
 def add_starter(study: Study, kind: str, data: str, prefix: str) -> list[str]:
