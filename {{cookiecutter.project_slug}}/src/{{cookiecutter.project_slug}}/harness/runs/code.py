@@ -47,6 +47,7 @@ WITHOUT_EFFECT = {
     "tracking": "is told the rows of the history, and has neither model nor data",
     "training.range_test": "trains a copy, of which no run has a number",
     "training.results": "how numbers are written; they are the trainer's",
+    "training.spec": "what checks and predictions are compared with",
 }
 ANY = "*"  # a module whose name is computed: it may be any of the researcher's
 DYNAMIC = ("import_module", "__import__")
