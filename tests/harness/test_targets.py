@@ -370,7 +370,8 @@ def _construct(config: DictConfig, tiny: Path) -> Construct:
 
     def construct(place: str, node: str) -> None:
         changed = copy.deepcopy(config)
-        OmegaConf.update(changed, place, OmegaConf.create(f"{{_target_: {node}}}"), merge=False)
+        named = OmegaConf.create(f"{{_target_: {node}}}")
+        OmegaConf.update(changed, place, named, merge=False, force_add=True)
         checking.check_config(changed)
         building.build_trainer(changed, Split(tiny, "train"), torch.device("cpu"))
         building.read_raw(changed)

@@ -253,7 +253,7 @@ def test_a_package_that_is_not_there_is_said_before_anything_is_done(
     ],
 )
 def test_what_is_no_tracker_is_refused(target: str, compose: Compose) -> None:
-    config = compose(f"+tracker={{_target_: {target}}}")  # of a run that is only read
+    config = compose("tracker=tensorboard", f"tracker._target_={target}")  # as if only read
     with pytest.raises(StudyError, match=f"^tracker._target_={target}: must"):
         checking.check_tracker(config)
 

@@ -29,7 +29,7 @@ def every_knob_acts(case: Case) -> None:
     """Another value of any key of model.* and training.* changes shapes, losses or weights.
 
     Both runs begin with the same weights where shapes are equal: another order of random draws is
-    no effect. An `idle` knob must change nothing.
+    no effect. An `idle` knob must change nothing. Those of callbacks are left out: some only write.
     Catches: a dropout rate that is not used, a hard-coded learning rate, a switch without effect.
     False alarms: 0 of 270 runs on correct models.
     Source: own; AllenNLP, which refuses keys that nothing reads.

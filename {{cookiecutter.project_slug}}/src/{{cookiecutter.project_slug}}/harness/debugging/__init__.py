@@ -10,8 +10,8 @@ None writes a record or into runs/, so none can be taken for a result.
 from collections.abc import Callable
 from typing import Any
 
-from ..reporting.find_lr import find_lr
 from .brief import brief
+from .find_lr import find_lr
 from .overfit import overfit
 from .profile import profile
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..configuration import build_trainer, open_split
 from ..errors import StudyError
-from ..reporting.aside import set_up_aside
+from .aside import set_up_aside
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch

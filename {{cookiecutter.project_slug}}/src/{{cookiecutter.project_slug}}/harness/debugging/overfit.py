@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..configuration import build_trainer, open_split, to_values
 from ..errors import StudyError
 from ..files import write_atomically
-from ..reporting.aside import folder_aside, set_up_aside
-from ..reporting.find_lr import CONSTANT
+from .aside import folder_aside, set_up_aside
+from .find_lr import CONSTANT
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..training.trainer import Trainer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..configuration import build_trainer, open_split
 from ..files import temporary_path, write_atomically
-from ..reporting.aside import folder_aside, set_up_aside
-from ..reporting.find_lr import CONSTANT
+from .aside import folder_aside, set_up_aside
+from .find_lr import CONSTANT
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch

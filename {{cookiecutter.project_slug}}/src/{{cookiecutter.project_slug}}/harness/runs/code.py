@@ -39,8 +39,6 @@ WITHOUT_EFFECT = {
     "debugging": "trains copies, of which no run has a number",
     "errors": "words",
     "files": "how bytes reach the disk, and their hashes",
-    "reporting.aside": "trains a copy, of which no run has a number",
-    "reporting.find_lr": "trains a copy, of which no run has a number",
     "runs": "folders and records",
     "study": "where the study is",
     "terminal": "what is printed",

@@ -44,7 +44,7 @@ def find_lr(config: Any) -> float:
 
 def draw(curve: list[tuple[float, float]], rate: float) -> bytes:
     """The smoothed loss over the rate, and where the suggested rate is. SVG, the same each time."""
-    from .figures import figure_as_svg
+    from ..reporting.figures import figure_as_svg
 
     before = [loss for lr, loss in curve if lr <= rate]
     with figure_as_svg() as (axes, content):
