@@ -16,13 +16,18 @@ from omegaconf import DictConfig
 
 from my_study.harness.checks import Case, preflight
 from my_study.harness.configuration import building, checking, composing
+from my_study.harness.runs.fingerprint import identify
+from my_study.harness.runs.folder import claim
+from my_study.harness.runs.record import Record
+from my_study.harness.runs.run import Run
 from my_study.harness.study import ROOT
 from my_study.harness.training import determinism, preparation
-from my_study.harness.training.prepared import SPLITS, Split
+from my_study.harness.training.prepared import SPLITS, Split, verify_prepared
 
 MODEL = "src/my_study/models/mlp.py"  # which the default configuration names
 TOKEN = "hunter2-is-no-secret"
 TINY = ROOT / "tests" / "fixtures" / "digits.csv"
+TRAINED = ("model=mlp", "training.num_epochs=3", "test=true", "device=cpu")
 Compose = Callable[..., DictConfig]
 CaseOf = Callable[..., Case]
 
@@ -46,6 +51,28 @@ def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared folder of the tiny table: 30 rows to train on, 10 and 10 to evaluate."""
     folder = tmp_path_factory.mktemp("tiny") / "prepared"
     return prepare(folder, f"data.prepare.read.path={TINY}")
+
+
+@pytest.fixture(scope="session", name="trained")
+def _trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the tiny table, done as run.py does it."""
+    here = tmp_path_factory.mktemp("trained")
+    paths = (f"data.prepare.read.path={TINY}", f"data.folder={tiny}")
+    config = composing.compose([*paths, *TRAINED])
+    checking.check_config(config)
+    values = composing.to_values(config)
+    data = verify_prepared(tiny, values["data"]["prepare"])
+    identity = identify(ROOT, values, data, "cpu")
+    train, validation, test = (Split(tiny, name) for name in ("train", "validation", "test"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        with claim(ROOT, identity, values, TRAINED) as folder:
+            trainer = building.build_trainer(config, train, torch.device("cpu"), folder)
+            with Record(Run(ROOT, folder, identity, values, TRAINED)) as record:
+                record["ended_by"] = trainer.fit(train, validation)
+                numbers = {"validation": trainer.evaluate(validation)}
+                record.finish({**numbers, "test": trainer.evaluate(test)})
+    return here / folder
 
 
 @pytest.fixture(name="compose")

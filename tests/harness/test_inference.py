@@ -18,48 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from my_study.harness.configuration import building, checking, composing
 from my_study.harness.errors import StudyError
 from my_study.harness.inference import LoadedRun, exporting, load_run
 from my_study.harness.inference.answering import answer_all, columns_of, with_classes
 from my_study.harness.inference.evaluation import evaluate, read_new
 from my_study.harness.inference.instances import Instance, RawField, raw_fields, read_csv, read_json
 from my_study.harness.inference.packing import without_packing
-from my_study.harness.runs.fingerprint import identify
-from my_study.harness.runs.folder import claim, count_test_look, looks_at_test
-from my_study.harness.runs.record import Record, read_record, write_record
-from my_study.harness.runs.run import Run
+from my_study.harness.runs.folder import count_test_look, looks_at_test
+from my_study.harness.runs.record import read_record, write_record
 from my_study.harness.study import ROOT
-from my_study.harness.training.prepared import Split, verify_prepared
 from my_study.harness.training.spec import Spec
 
 from .commands import call
 from .conftest import TINY
 
 CPU = torch.device("cpu")
-TYPED = ("model=mlp", "training.num_epochs=3", "test=true", "device=cpu")
-
-
-@pytest.fixture(scope="module", name="trained")
-def _trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on the tiny table, done as run.py does it."""
-    here = tmp_path_factory.mktemp("trained")
-    paths = (f"data.prepare.read.path={TINY}", f"data.folder={tiny}")
-    config = composing.compose([*paths, *TYPED])
-    checking.check_config(config)
-    values = composing.to_values(config)
-    data = verify_prepared(tiny, values["data"]["prepare"])
-    identity = identify(ROOT, values, data, "cpu")
-    train, validation, test = (Split(tiny, name) for name in ("train", "validation", "test"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here)
-        with claim(ROOT, identity, values, TYPED) as folder:
-            trainer = building.build_trainer(config, train, CPU, folder)
-            with Record(Run(ROOT, folder, identity, values, TYPED)) as record:
-                record["ended_by"] = trainer.fit(train, validation)
-                numbers = {"validation": trainer.evaluate(validation)}
-                record.finish({**numbers, "test": trainer.evaluate(test)})
-    return here / folder
+TRAINED = ("model=mlp", "training.num_epochs=3", "test=true", "device=cpu")
 
 
 @pytest.fixture(name="folder")
