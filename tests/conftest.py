@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 TEMPLATE = Path(__file__).parent.parent
 NINE_RUNS = "test_reproduced.py"
+OPTIONAL = ("notebooks", "export", "tensorboard", "mlflow", "wandb")
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
 UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
 
@@ -199,10 +200,13 @@ def _baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="study", scope="session")
 def _study(baked: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The same with its environment. No test changes it."""
+    """The same with its environment, and in that every optional group. No test changes it."""
 
     def make(folder: Path) -> None:
-        install(Study(Path(shutil.copytree(baked, folder / "my_study", symlinks=True))))
+        made = Study(Path(shutil.copytree(baked, folder / "my_study", symlinks=True)))
+        install(made)
+        groups = [word for name in OPTIONAL for word in ("--group", name)]
+        made.call(".venv/bin/uv", "pip", "install", "--constraints", "requirements.lock", *groups)
 
     return Study(make_once(tmp_path_factory, "study", make) / "my_study")
 
