@@ -17,7 +17,7 @@ def test_every_experiment_is_as_accurate_as_promised(reproduced: Study) -> None:
         rows = {row["experiment"]: row for row in csv.DictReader(file)}
     assert rows.keys() == EXPECTED.keys()
     for name, least in EXPECTED.items():
-        assert float(rows[name]["mean"]) >= least and rows[name]["num_seeds"] == "3"
+        assert float(rows[name]["mean"]) >= least and rows[name]["num_repeats"] == "3"
 
 
 def test_the_readme_of_the_template_shows_what_comes_out(reproduced: Study) -> None:

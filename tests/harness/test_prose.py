@@ -47,7 +47,7 @@ def test_the_readme_has_a_place_for_the_table() -> None:
     assert all(README.count(marker) == 1 for marker in MARKERS)
     table = ROOT / "results" / "table.md"
     if table.exists():  # before the first dvc repro there is none
-        assert table.read_text(encoding="utf-8") in README
+        assert table.read_text(encoding="utf-8").partition("\n\n")[2] in README  # links stand in it
 
 
 @pytest.mark.parametrize(
