@@ -68,8 +68,8 @@ LIKELY = """
 """.split()
 # Files and folders of the study and of its tools; a script there would import itself.
 STUDY = """
-    build compare conf conftest data demo dist dockerfile docs dvc env harness license makefile
-    metrics models multirun notebooks outputs predict prepare pyproject readme report
+    build citation compare conf conftest data demo dist dockerfile docs dvc env harness license
+    makefile metrics models multirun notebooks outputs predict prepare pyproject readme report
     reproduce requirements results run runs setup src stages test_configs test_data
     test_environment test_metrics test_models test_pipeline test_records test_reproduce test_run
     test_training tests venv

@@ -459,6 +459,14 @@ def test_the_slug_offered_for_a_name_is_a_valid_one(name, slug, bake):
 # Which answers are not
 
 
+def citation(study):
+    """CITATION.cff, with the keys that CFF 1.2.0 requires; each value but the authors is a text."""
+    cited = yaml.safe_load((study / "CITATION.cff").read_text("utf-8"))
+    assert cited["cff-version"] == "1.2.0" and {"message", "title", "authors"} <= cited.keys()
+    assert all(isinstance(value, str) for key, value in cited.items() if key != "authors")
+    return cited
+
+
 @pytest.mark.parametrize("answer", AWKWARD)
 def test_an_awkward_description_and_author_arrive_unharmed(answer, bake, capfd):
     result = bake(description=answer, author=answer)
@@ -467,6 +475,8 @@ def test_an_awkward_description_and_author_arrive_unharmed(answer, bake, capfd):
     project = tomllib.loads((result.project_path / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["description"] == said.strip()
     assert project["authors"] == [{"name": said.strip()}]
+    cited = citation(result.project_path)
+    assert cited["abstract"] == said.strip() and cited["authors"] == project["authors"]
     assert said.strip() in (result.project_path / "LICENSE").read_text("utf-8")
     assert_well_formed(result.project_path, said, markdown(said))
     assert shown(result.project_path / "README.md") == ["My Study", said.strip()]
@@ -481,6 +491,7 @@ def test_an_awkward_project_name_leaves_every_file_readable(name, bake, capfd):
     result = bake(project_name=name, project_slug="my_study")
     assert result.exception is None, capfd.readouterr().err
     assert_well_formed(result.project_path)
+    assert citation(result.project_path)["title"] == name
 
 
 class Page(HTMLParser):
@@ -567,13 +578,15 @@ def test_a_licence_is_the_official_text_with_year_and_author(licence, bake):
         words = text[copyright_line.end() :].split()
     assert hashlib.sha256(" ".join(words).encode()).hexdigest() == LICENCES[licence]
     pyproject = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
-    assert pyproject["project"]["license"] == licence
+    assert pyproject["project"]["license"] == citation(project)["license"] == licence
+    assert pyproject["project"]["version"] == citation(project)["version"]
 
 
 def test_no_licence_leaves_no_licence_file_and_no_licence_field(bake):
     study = bake(license="none").project_path
     assert not (study / "LICENSE").exists()
     assert "license" not in tomllib.loads((study / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "license" not in citation(study)
     assert git("status", "--porcelain", cwd=study) == ""
     assert "LICENSE" not in git("ls-files", cwd=study).split()
 

@@ -1,8 +1,11 @@
 """Rows that memory does not hold: a reader yields them by chunks."""
 
 import json
+import re
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from my_study.harness.errors import StudyError
 from my_study.harness.training import preparation, splits
 from my_study.harness.training.chunks import Chunks
-from my_study.harness.training.prepared import Split, verify_prepared
+from my_study.harness.training.prepared import Split, batches, verify_prepared
 
 from .commands import call
 from .conftest import Copy
@@ -110,6 +113,47 @@ def test_preparing_and_reading_hold_a_part_of_the_rows(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert len(split) == 4800 and num_bytes > 16e6
     assert prepared_peak < num_bytes / 4 and read_peak < num_bytes / 4
+
+
+@contextmanager
+def at_most(megabytes: int) -> Iterator[None]:
+    """The system refuses this process more memory of its own than so much besides what it has."""
+    resource = pytest.importorskip("resource")
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    held = 1024 * int(re.findall(r"VmData:\s+(\d+) kB", status)[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + megabytes * 1_000_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits mapped memory like this")
+def test_more_rows_than_memory_are_prepared_and_read_where_the_system_enforces_it(
+    tmp_path: Path,
+) -> None:
+    chunk = np.zeros((1000, 2000), dtype=np.float32)  # 8 MB, of 160
+
+    def read() -> Iterator[Fields]:
+        for number in range(20):
+            rows = chunk.copy()
+            rows[:, 0] = number * 1000 + np.arange(1000)
+            yield {"features": rows, "target": np.arange(1000) % 4}
+
+    with at_most(80):
+        preparation.prepare(tmp_path / "p", read(), SHARES, dict)
+        with pytest.raises(MemoryError):
+            list(read())
+    # the map of a split counts as memory of its own here, though it takes none until it is written
+    split = Split(tmp_path / "p", "train")
+    with at_most(40):
+        order = split.order(seed=0, epoch=0, batch_size=100)
+        total = sum(len(batch["target"]) for batch in batches(split, order, batch_size=100))
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            split.fields["features"].clone()
+    assert total == len(split) == 12_000
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,20 @@ import pytest
 import yaml
 
 from my_study.harness.errors import StudyError
-from my_study.harness.runs.published import PUBLISHED, publish
+from my_study.harness.runs.published import (
+    PUBLISHED,
+    find_published,
+    publish,
+    write_results,
+)
+from my_study.harness.runs.record import read_record
 from my_study.harness.runs.scanning import ALLOWED, WINDOW, refuse_secrets
 from my_study.harness.study import ROOT
+from my_study.harness.training.results import write_history
 
 from .commands import call
 from .conftest import Copy
-from .runs import do
+from .runs import begin, do
 
 GITHUB = "ghp_" + "a1B2" * 9  # in two parts: this file holds no secret
 SECRETS = {
@@ -67,6 +74,24 @@ def test_a_secret_in_a_record_is_named_by_its_line(values: dict[str, Any]) -> No
     number = 1 + next(i for i, line in enumerate(lines) if GITHUB in line)
     with pytest.raises(StudyError, match=rf"a/record.json: line {number} looks like"):
         publish([folder])
+
+
+def test_numbers_alone_are_still_those_of_their_record_and_other_numbers_are_not(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    with begin({**values, "run_dir": "runs/published/a"}) as record:
+        write_history(record.folder, [{"train_loss": 1.0}])
+        record.finish({"test": {"accuracy": 0.5}})
+    folder = record.folder
+    publish([folder])
+    known = find_published([folder])
+    assert known == {"a": read_record(folder)["fingerprint"]}
+    write_results(PUBLISHED, tmp_path / "numbers")  # as where the report is made of the records
+    publish([tmp_path / "numbers" / "a"])
+    assert find_published([folder]) == known
+    (tmp_path / "numbers" / "a" / "metrics.json").write_text("{}\n")
+    publish([tmp_path / "numbers" / "a"])
+    assert not find_published([folder])
 
 
 def test_a_secret_far_along_a_line_is_found(tmp_path: Path) -> None:

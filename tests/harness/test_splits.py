@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from my_study.harness.configuration.building import build_splitter, read_fixture, read_raw
 from my_study.harness.configuration.checking import check_data
@@ -319,12 +320,15 @@ def test_a_seed_is_a_fold_from_the_raw_data_to_the_run(copy: Copy) -> None:
     assert sum(map(len, images)) == len(set().union(*images)) == 50
     inputs = (copy.folder / "results" / "inputs" / "experiments" / "linear.yaml").read_text()
     assert all(f"data/prepared/digits/fold-{fold}/train/image.npy: " in inputs for fold in range(3))
+    known = (copy.folder / "results" / "inputs" / "splits.yaml").read_text()
+    (linear,) = yaml.safe_load(known)["splits"].values()
+    assert linear["repeats"] == "folds" and sum(rows["test"] for rows in linear["rows"]) == 50
     words = ("run.py", "model=linear", "seed=2", "run_dir=runs/a", "test=true")
     assert call(copy.folder, *words)[0] == 0
     record = json.loads((copy.folder / "runs" / "a" / "record.json").read_text())
     assert record["config"]["data"]["prepare"]["split"]["fold"] == 2
-    known = (prepared / "fold-2" / "test" / "image.npy").read_bytes()
-    assert record["data"]["test/image.npy"] == hashlib.sha256(known).hexdigest()
+    image = (prepared / "fold-2" / "test" / "image.npy").read_bytes()
+    assert record["data"]["test/image.npy"] == hashlib.sha256(image).hexdigest()
     shutil.rmtree(prepared / "fold-1")
     _, _, errors = call(copy.folder, "run.py", "model=linear", "seed=1")
     assert "type: python stages/prepare.py data=digits seed=1\n" in errors

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 
 from {{ cookiecutter.project_slug }}.harness.errors import StudyError
 from {{ cookiecutter.project_slug }}.harness.files import write_atomically
-from {{ cookiecutter.project_slug }}.harness.reporting import tables
+from {{ cookiecutter.project_slug }}.harness.reporting import origins, tables
 from {{ cookiecutter.project_slug }}.harness.reporting.shown import Shown, read_shown
-from {{ cookiecutter.project_slug }}.harness.runs.published import publish
+from {{ cookiecutter.project_slug }}.harness.runs.published import find_published, publish
 from {{ cookiecutter.project_slug }}.harness.terminal import settle_streams
 from {{ cookiecutter.project_slug }}.harness.training import results
 
@@ -62,9 +62,10 @@ def report(experiments: list[str], seeds: list[str]) -> None:
     groups = read_shown(experiments)
     estimates = [(shown, tables.estimate(shown, folders)) for shown in groups]
     contents = {
-        "csv": tables.to_csv(estimates),
-        "md": tables.to_markdown(estimates),
-        "tex": tables.to_latex(estimates),
+        "table.csv": tables.to_csv(estimates),
+        "pairs.csv": tables.to_pairs_csv(estimates),
+        "table.md": tables.to_markdown(estimates),
+        "table.tex": tables.to_latex(estimates),
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not what the matplotlibrc of this machine says
@@ -72,12 +73,15 @@ def report(experiments: list[str], seeds: list[str]) -> None:
         matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": "study", "pdf.fonttype": 42})
         figures = draw(groups, folders)
     publish(known)  # first, because it may refuse: then nothing is written
-    for suffix, text in contents.items():
-        write_atomically(RESULTS / f"table.{suffix}", text.encode())
+    records = find_published(known)
+    contents["runs.csv"] = origins.to_runs_csv(estimates, folders, records)
+    for name, text in contents.items():
+        write_atomically(RESULTS / name, text.encode())
     for suffix, content in figures.items():
         write_atomically(RESULTS / f"learning_curves.{suffix}", content)
-    tables.put_into_readme(Path("README.md"), contents["md"])
-    print(contents["md"])
+    linked = tables.to_markdown(estimates, origins.link_records(folders, records))
+    tables.put_into_readme(Path("README.md"), linked)
+    print(contents["table.md"])
 
 
 def draw(groups: list[Shown], folders: Folders) -> dict[str, bytes]:

@@ -52,17 +52,23 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = [*arguments.experiments, *sources]
     if arguments.what == "stages":
         _check_sources(arguments.experiments, sources)
-        contents = _stages(experiments, arguments.data)
-    else:
-        contents = {name: _inputs_of_run(name, arguments.seeds) for name in experiments}
-    folder = INPUTS / arguments.what
+        _write(INPUTS / "stages", _stages(experiments, arguments.data))
+        return 0
+    seeds = arguments.seeds
+    _write(INPUTS / "experiments", {name: _inputs_of_run(name, seeds) for name in experiments})
+    splits = {name: _splits_of(name, seeds) for name in experiments}
+    write_atomically(INPUTS / "splits.yaml", to_yaml({"splits": splits}))
+    return 0
+
+
+def _write(folder: Path, contents: Contents) -> None:
+    """A file for each, and none for others."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in contents.items():
         write_atomically(folder / f"{name}.yaml", to_yaml(values))
     for path in folder.glob("*.yaml"):
         if path.stem not in contents:
             path.unlink()
-    return 0
 
 
 def _stages(experiments: Sequence[str], data: Sequence[str]) -> Contents:
@@ -151,6 +157,19 @@ def _data_hashes(experiment: str, config: Any, seeds: Sequence[int]) -> dict[str
             hashes = _hashes_of(folder, f"{typed} seed={seed}")
             data |= {(folder / name).as_posix(): value for name, value in hashes.items()}
     return data
+
+
+def _splits_of(experiment: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """Whether its runs are seeds or folds, and how many rows each split has; of folds, of each."""
+    config = compose([f"experiment={experiment}"])
+    folders = _folders_of(config, seeds)
+    rows: list[dict[str, int]] = []
+    for folder in folders:
+        files = read_manifest(folder, "type: dvc repro")["files"]
+        fields = [(Path(name).parent.name, known.get("rows")) for name, known in files.items()]
+        rows.append({split: number for split, number in fields if number})
+    is_fold = len(folders) > 1 and "fold" in (config.data.prepare.get("split") or {})
+    return {"repeats": "folds" if is_fold else "seeds", "rows": rows}
 
 
 def _folders_of(config: Any, seeds: Sequence[int]) -> dict[Path, int]:

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from scipy.special import betaincinv, stdtrit  # pylint: disable=no-name-in-module
 
 CONFIDENCE = 0.95
+WHOLE = 1e-6  # a share of rows, times the rows, is a whole number, but for rounding
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,51 @@ def interval_of_share(share: float, num_rows: int) -> tuple[float, float]:
     return low, high
 
 
+def interval_over_rows(
+    values: Sequence[float], num_rows: Sequence[int]
+) -> tuple[float, float] | None:
+    """The same of the values of each seed; None where they are no shares of rows, as F1 is none.
+
+    Args:
+        values: Of a seed, or of a fold, each.
+        num_rows: Of the one split of every seed, or of each fold; none where it is not known.
+    """
+    each = [*num_rows] * len(values) if len(num_rows) == 1 else [*num_rows]
+    if len(each) != len(values):
+        return None
+    counts = [value * rows for value, rows in zip(values, each, strict=True)]
+    if any(abs(count - round(count)) > WHOLE for count in counts):
+        return None
+    return interval_of_share(sum(counts) / sum(each), sum(num_rows))
+
+
 @dataclass(frozen=True)
 class Row:
-    """An experiment: its estimate, and that of its paired differences to the baseline."""
+    """An experiment: its value of each seed, their estimate, and that of the differences.
+
+    Attributes:
+        difference: To the baseline, paired by seed; None for the baseline itself.
+        over_rows: The interval over the rows of the split; None where the metric is no share.
+    """
 
     experiment: str
-    num_seeds: int
+    values: tuple[float, ...]
     value: Estimate
-    difference: Estimate | None  # None for the baseline itself
+    difference: Estimate | None
+    over_rows: tuple[float, float] | None = None
 
 
-def compare_to_baseline(values: Mapping[str, Sequence[float]], overlap: float = 0.0) -> list[Row]:
+def compare_to_baseline(
+    values: Mapping[str, Sequence[float]], overlap: float = 0.0, num_rows: Sequence[int] = ()
+) -> list[Row]:
     """A row an experiment, the first of which is the baseline.
 
-    Differences are paired: the same seed, so the same order of the data. `overlap` as in
-    `Estimate.of`.
+    Differences are paired: the same seed, so the same order of the data.
+
+    Args:
+        values: Of each experiment one metric, with a value a seed.
+        overlap: As in `Estimate.of`.
+        num_rows: As in `interval_over_rows`, if the metric may be a share.
     """
     names = list(values)
     baseline = values[names[0]]
@@ -83,9 +114,10 @@ def compare_to_baseline(values: Mapping[str, Sequence[float]], overlap: float = 
         rows.append(
             Row(
                 experiment=name,
-                num_seeds=len(values[name]),
+                values=tuple(values[name]),
                 value=Estimate.of(values[name], overlap),
                 difference=None if name == names[0] else difference,
+                over_rows=interval_over_rows(values[name], num_rows),
             )
         )
     return rows

@@ -2,19 +2,21 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
 from ..errors import StudyError
 from ..files import write_atomically
 from ..training.results import read_metrics
-from .estimates import Estimate, Row, compare_to_baseline
-from .shown import Metric, Shown
+from .captions import Rows, compare_all, describe
+from .estimates import Row, compare_to_baseline
+from .shown import Shown
 
 MARKERS = ("<!-- results: begin -->", "<!-- results: end -->")
-Rows = Mapping[Metric, Sequence[Row]]  # of each metric, an experiment a row
 Estimates = Sequence[tuple[Shown, Rows]]  # a data set each
+PARTS = ("mean", "std", "ci95_half_width")
+ROUND = ".6g"  # of what functions of statistics give: their last bits may differ elsewhere
 
 
 def estimate(shown: Shown, folders: Mapping[str, Sequence[Path]]) -> Rows:
@@ -28,7 +30,9 @@ def estimate(shown: Shown, folders: Mapping[str, Sequence[Path]]) -> Rows:
             {
                 name: [_read(folder, shown.split, metric.name) for folder in folders[name]]
                 for name in shown.experiments
-            }
+            },
+            shown.overlap,
+            shown.num_rows if metric.unit == "%" else (),
         )
         for metric in shown.metrics
     }
@@ -42,83 +46,108 @@ def _read(folder: Path, split: str, metric: str) -> float:
         raise StudyError(f"{folder}: has no {split} {metric}; {hint}") from error
 
 
-def to_csv(estimates: Estimates) -> str:
-    """Plain numbers in full precision: a row an experiment and a metric."""
+def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV; None is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    parts = ("mean", "std", "ci95_half_width")
-    differences = [f"difference_to_baseline_{part}" for part in parts]
-    writer.writerow(["data", "experiment", "metric", "num_seeds", *parts, *differences])
-    for shown, rows in estimates:
-        for metric, row in ((metric, row) for metric, group in rows.items() for row in group):
-            difference = ("", "", "") if row.difference is None else astuple(row.difference)
-            start = [shown.data, row.experiment, metric.name, row.num_seeds]
-            writer.writerow([*start, *astuple(row.value), *difference])
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def _header(shown: Shown, arrows: tuple[str, str]) -> list[str]:
-    """The columns: three a metric; an arrow points to where it is better."""
-    cells = ["experiment", "seeds"]
-    for metric in shown.metrics:
+def to_csv(estimates: Estimates) -> str:
+    """Plain numbers in full precision: a row an experiment and a metric."""
+    header = ["data", "experiment", "metric", "repeats", "num_repeats", *PARTS]
+    header += [f"difference_to_baseline_{part}" for part in PARTS]
+    header += ["num_rows", "over_rows_ci95_low", "over_rows_ci95_high"]
+    lines: list[list[object]] = []
+    for shown, rows in estimates:
+        num_rows = sum(shown.num_rows) or None
+        for metric, row in ((metric, row) for metric, group in rows.items() for row in group):
+            start = [shown.data, row.experiment, metric.name, shown.repeats, len(row.values)]
+            difference = ("", "", "") if row.difference is None else astuple(row.difference)
+            over_rows = [format(value, ROUND) for value in row.over_rows or ()] or ["", ""]
+            lines.append([*start, *astuple(row.value), *difference, num_rows, *over_rows])
+    return write_csv(header, lines)
+
+
+def to_pairs_csv(estimates: Estimates) -> str:
+    """Every pair of experiments, and whether the first may be called better."""
+    header = ["data", "metric", "first", "second", *(f"difference_{part}" for part in PARTS)]
+    lines: list[list[object]] = []
+    for shown, rows in estimates:
+        for metric in rows:
+            for pair in compare_all(shown, rows, metric):
+                found = [pair.first, pair.second, *astuple(pair.difference)]
+                tested = ["" if p is None else format(p, ROUND) for p in (pair.p, pair.corrected)]
+                answer = "yes" if pair.is_better else "not shown"
+                lines.append([shown.data, metric.name, *found, *tested, answer])
+    return write_csv([*header, "p", "p_holm", "first_is_better"], lines)
+
+
+def _header(shown: Shown, rows: Rows, arrows: tuple[str, str]) -> list[str]:
+    """The columns: three a metric, four of a share; an arrow points to where it is better."""
+    cells = ["experiment", shown.repeats]
+    for metric, group in rows.items():
         arrow = arrows[0] if metric.higher_is_better else arrows[1]
-        cells += [f"{metric.label(shown.split)} {arrow}", "std", f"minus {shown.experiments[0]}"]
+        cells += [f"{metric.label(shown.split)} {arrow}", "std"]
+        cells += ["over rows"] if _is_share(group) else []
+        cells.append(f"minus {shown.experiments[0]}")
     return cells
 
 
-def _lines(rows: Rows, plus_minus: str) -> Iterator[list[str]]:
+def _is_share(group: Sequence[Row]) -> bool:
+    return any(row.over_rows for row in group)
+
+
+def _lines(rows: Rows, plus_minus: str, runs: Mapping[str, str]) -> Iterator[list[str]]:
     """The cells of each experiment, in the units of its metrics."""
     for group in zip(*rows.values(), strict=True):
-        cells = [group[0].experiment, str(group[0].num_seeds)]
+        name = group[0].experiment
+        cells = [name, runs.get(name, str(len(group[0].values)))]
         for metric, row in zip(rows, group, strict=True):
-            cells += _cells(metric, row, plus_minus)
+            spread = "" if row.value.std is None else metric.number(row.value.std)
+            cells += [metric.spread(row.value, plus_minus), spread]
+            if _is_share(rows[metric]):
+                cells.append(" to ".join(map(metric.number, row.over_rows or ())))
+            gap = row.difference
+            cells.append("" if gap is None else metric.spread(gap, plus_minus, "+"))
         yield cells
 
 
-def _cells(metric: Metric, row: Row, plus_minus: str) -> list[str]:
-    def number(value: float, sign: str = "") -> str:
-        return f"{metric.scale * value:{sign}.{metric.digits}f}"
+def to_markdown(estimates: Estimates, runs: Mapping[str, str] | None = None) -> str:
+    """The table with its caption; of several data sets, a table each.
 
-    def spread(found: Estimate, sign: str = "") -> str:
-        mean = number(found.mean, sign)
-        return (
-            mean if found.half_width is None else f"{mean} {plus_minus} {number(found.half_width)}"
-        )
-
-    difference = "" if row.difference is None else spread(row.difference, "+")
-    return [spread(row.value), "" if row.value.std is None else number(row.value.std), difference]
-
-
-def to_markdown(estimates: Estimates) -> str:
-    """The table of README.md; of several data sets, a table each."""
-    tables = []
-    for shown, values in estimates:
-        header = _header(shown, ("↑", "↓"))
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *_lines(values, "±")]
+    Args:
+        estimates: Of each data set.
+        runs: What stands for the runs of an experiment, such as links; otherwise their number.
+    """
+    parts = []
+    for shown, rows in estimates:
+        header = _header(shown, rows, ("↑", "↓"))
+        marks = ["---", *["---:"] * (len(header) - 1)]
+        lines = [header, marks, *_lines(rows, "±", runs or {})]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        tables.append(table if len(estimates) == 1 else f"**{shown.data}**\n\n{table}")
-    rows = [row for _, groups in estimates for group in groups.values() for row in group]
-    note = "Mean over seeds ± half of the 95 % confidence interval (Student's t)."
-    if all(row.value.half_width is None for row in rows):
-        note = "Of one seed: without a confidence interval."
-    return "\n\n".join([*tables, note]) + "\n"
+        parts += [table] if len(estimates) == 1 else [f"**{shown.data}**", table]
+        parts += describe(shown, rows)
+    return "\n\n".join(parts) + "\n"
 
 
 def to_latex(estimates: Estimates) -> str:
-    """The same tables for a paper; they need the package booktabs."""
+    """The same tables for a paper; they need the package booktabs. Captions are comments."""
     return "\n".join(_to_latex(shown, rows) for shown, rows in estimates)
 
 
 def _to_latex(shown: Shown, rows: Rows) -> str:
-    header = _header(shown, (r"$\uparrow$", r"$\downarrow$"))
+    header = _header(shown, rows, (r"$\uparrow$", r"$\downarrow$"))
     escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"})
     cells = [
-        [cell.translate(escape) for cell in line] for line in [header, *_lines(rows, r"$\pm$")]
+        [cell.translate(escape) for cell in line] for line in [header, *_lines(rows, r"$\pm$", {})]
     ]
     lines = [" & ".join(line) + r" \\" for line in cells]
     columns = "l" + "r" * (len(header) - 1)
     begin = [r"\begin{tabular}" + "{" + columns + "}", r"\toprule"]
-    end = [r"\bottomrule", r"\end{tabular}"]
+    end = [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in describe(shown, rows))]
     return "\n".join([*begin, lines[0], r"\midrule", *lines[1:], *end]) + "\n"
 
 

@@ -46,6 +46,15 @@ def publish(folders: Collection[Path]) -> None:
             path.unlink()
 
 
+def find_published(folders: Collection[Path]) -> dict[str, str | None]:
+    """The name and the fingerprint of each run that has a record."""
+    return {
+        folder.name: read_record(PUBLISHED / f"{folder.name}.json")["fingerprint"]
+        for folder in folders
+        if (PUBLISHED / f"{folder.name}.json").exists()
+    }
+
+
 def _hash_results(folder: Path) -> dict[str, str]:
     """The hash of each file that DVC keeps of a run."""
     paths = [folder / name for name in (*RESULTS, "config.yaml")]
@@ -53,9 +62,15 @@ def _hash_results(folder: Path) -> dict[str, str]:
 
 
 def _is_published(folder: Path) -> bool:
-    """Whether there is a record that gave the same results: those numbers need no other."""
+    """Whether there is a record that gave the same results: those numbers need no other.
+
+    Where only numbers are, as `write_results` leaves them, there are no weights to compare.
+    """
     path = PUBLISHED / f"{folder.name}.json"
-    return path.exists() and read_record(path).get("files") == _hash_results(folder)
+    if not path.exists():
+        return False
+    files, results = read_record(path).get("files") or {}, _hash_results(folder)
+    return METRICS in results and results.items() <= files.items()
 
 
 def _publish_one(folder: Path, path: Path) -> None:
