@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..runs.index import Value
 from ..runs.published import PUBLISHED
-from .tables import Estimates, write_csv
+from . import grid
+from .tables import Estimates
 
 Folders = Mapping[str, Sequence[Path]]  # of each experiment, a run a seed
 Known = Mapping[str, str | None]  # of each run that has a published record, its fingerprint
@@ -12,17 +14,17 @@ Known = Mapping[str, str | None]  # of each run that has a published record, its
 
 def to_runs_csv(estimates: Estimates, folders: Folders, known: Known) -> str:
     """Each number of each run in full precision, with the record that tells where it is from."""
-    lines: list[list[object]] = []
+    lines: list[list[Value]] = []
     for shown, rows in estimates:
         for metric, group in rows.items():
             for row in group:
                 for folder, value in zip(folders[row.experiment], row.values, strict=True):
-                    start = [shown.data, row.experiment, _seed(row.experiment, folder)]
+                    seed = _seed(row.experiment, folder)
+                    names = (shown.data, row.experiment, seed, shown.split, metric.name)
                     record = _record(folder) if folder.name in known else None
-                    number = [shown.split, metric.name, value]
-                    lines.append([*start, *number, record, known.get(folder.name)])
+                    lines.append([*names, value, record, known.get(folder.name)])
     header = ["data", "experiment", "seed", "split", "metric", "value", "record", "fingerprint"]
-    return write_csv(header, lines)
+    return grid.to_csv(header, lines)
 
 
 def link_records(folders: Folders, known: Known) -> dict[str, str]:

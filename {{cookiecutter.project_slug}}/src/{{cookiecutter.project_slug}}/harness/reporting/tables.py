@@ -1,14 +1,14 @@
 """Estimates as CSV, Markdown and LaTeX, and the table in README.md."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
 from ..errors import StudyError
 from ..files import write_atomically
+from ..runs.index import Value
 from ..training.results import read_metrics
+from . import grid
 from .captions import Rows, compare_all, describe
 from .estimates import Row, compare_to_baseline
 from .shown import Shown
@@ -46,35 +46,27 @@ def _read(folder: Path, split: str, metric: str) -> float:
         raise StudyError(f"{folder}: has no {split} {metric}; {hint}") from error
 
 
-def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV; None is an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def to_csv(estimates: Estimates) -> str:
     """Plain numbers in full precision: a row an experiment and a metric."""
     header = ["data", "experiment", "metric", "repeats", "num_repeats", *PARTS]
     header += [f"difference_to_baseline_{part}" for part in PARTS]
     header += ["num_rows", "over_rows_ci95_low", "over_rows_ci95_high"]
-    lines: list[list[object]] = []
+    lines: list[list[Value]] = []
     for shown, rows in estimates:
         num_rows = sum(shown.num_rows) or None
         for metric, row in ((metric, row) for metric, group in rows.items() for row in group):
-            start = [shown.data, row.experiment, metric.name, shown.repeats, len(row.values)]
             difference = ("", "", "") if row.difference is None else astuple(row.difference)
             over_rows = [format(value, ROUND) for value in row.over_rows or ()] or ["", ""]
-            lines.append([*start, *astuple(row.value), *difference, num_rows, *over_rows])
-    return write_csv(header, lines)
+            names = (shown.data, row.experiment, metric.name, shown.repeats)
+            numbers = (*astuple(row.value), *difference)
+            lines.append([*names, len(row.values), *numbers, num_rows, *over_rows])
+    return grid.to_csv(header, lines)
 
 
 def to_pairs_csv(estimates: Estimates) -> str:
     """Every pair of experiments, and whether the first may be called better."""
     header = ["data", "metric", "first", "second", *(f"difference_{part}" for part in PARTS)]
-    lines: list[list[object]] = []
+    lines: list[list[Value]] = []
     for shown, rows in estimates:
         for metric in rows:
             for pair in compare_all(shown, rows, metric):
@@ -82,7 +74,7 @@ def to_pairs_csv(estimates: Estimates) -> str:
                 tested = ["" if p is None else format(p, ROUND) for p in (pair.p, pair.corrected)]
                 answer = "yes" if pair.is_better else "not shown"
                 lines.append([shown.data, metric.name, *found, *tested, answer])
-    return write_csv([*header, "p", "p_holm", "first_is_better"], lines)
+    return grid.to_csv([*header, "p", "p_holm", "first_is_better"], lines)
 
 
 def _header(shown: Shown, rows: Rows, arrows: tuple[str, str]) -> list[str]:
