@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from my_study.harness.errors import StudyError
-from my_study.harness.inference import LoadedRun, inside, load_run
-from my_study.harness.reporting import figures
+from my_study.harness.inference import LoadedRun, load_run
+from my_study.harness.reporting import figures, inside
 from my_study.harness.reporting.mistakes import find_mistakes
 
 from .commands import call

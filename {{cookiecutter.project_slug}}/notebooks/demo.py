@@ -15,10 +15,10 @@ def _():
     import marimo as mo
 
     from {{ cookiecutter.project_slug }}.harness.errors import StudyError
-    from {{ cookiecutter.project_slug }}.harness.inference import inside, load_run
+    from {{ cookiecutter.project_slug }}.harness.inference import load_run
     from {{ cookiecutter.project_slug }}.harness.inference.answering import with_classes
     from {{ cookiecutter.project_slug }}.harness.inference.predicting import encode
-    from {{ cookiecutter.project_slug }}.harness.reporting import widgets
+    from {{ cookiecutter.project_slug }}.harness.reporting import inside, widgets
     from {{ cookiecutter.project_slug }}.harness.runs.index import list_runs
     from {{ cookiecutter.project_slug }}.harness.study import ROOT
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import StudyError
+from ..inference import LoadedRun
 from ..training.prepared import Batch
 from ..training.step import to_device
-from .loading import LoadedRun
 
 STEPS = 64  # of the path along which gradients are summed
 
@@ -38,7 +38,7 @@ def attribute(run: LoadedRun, batch: Batch) -> dict[str, np.ndarray]:
     try:
         from captum.attr import FeatureAblation, IntegratedGradients
     except ImportError as error:
-        raise StudyError("captum is not installed; type: make look") from error
+        raise StudyError("captum is not installed; type: make notebooks") from error
     batch, found = to_device(batch, run.device), {}
     index = _predicted_class(run, batch)
     for name in run.spec.features:
