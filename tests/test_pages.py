@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here"),
 ]
 Open = Callable[[str], Page]
+TYPED = {"text": ("word", "a", "class"), "tables": ("weight", "5000", "prediction")}
 RUN = {
     "pictures": ("model=cnn", "training.num_epochs=8"),
     "text": ("model=transformer", "training.num_epochs=1"),
@@ -184,18 +185,11 @@ def test_a_digit_is_drawn_and_the_prediction_changes(
         page.get_by_text("no tensor").wait_for(state="detached")
 
 
-@pytest.mark.parametrize(
-    "kind, label, value, answer",
-    [("text", "word", "reproducibility", "class"), ("tables", "weight", "5000", "prediction")],
-)
+@pytest.mark.parametrize("kind", TYPED)
 def test_what_is_typed_changes_the_prediction(
-    pages_of: Callable[[str], Study],
-    open_page: Open,
-    kind: str,
-    label: str,
-    value: str,
-    answer: str,
+    pages_of: Callable[[str], Study], open_page: Open, kind: str
 ) -> None:
+    label, value, answer = TYPED[kind]
     with serve(pages_of(kind), "notebooks/demo.py") as address:
         page = open_page(address)
         page.get_by_role("heading", name="Attention").wait_for()

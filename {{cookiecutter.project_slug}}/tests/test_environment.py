@@ -54,11 +54,12 @@ def files(*patterns: str) -> set[Path]:
 TOOLS = files("src/*/harness/commands/*.py", "src/*/harness/reporting/*.py")
 TOOLS |= files("src/*/harness/runs/scanning.py")  # for stages/report.py
 TRAINING = files("run.py", "src/**/*.py") - TOOLS
+PROGRAMS = files("stages/*.py", "tests/*.py", "notebooks/*.py")
 
 
 @pytest.mark.parametrize(
     ("paths", "declared"),
-    [(TRAINING, RUNTIME), (TOOLS | files("stages/*.py", "tests/*.py", "notebooks/*.py"), RUNTIME | GROUPS)],
+    [(TRAINING, RUNTIME), (TOOLS | PROGRAMS, RUNTIME | GROUPS)],
     ids=["training", "tools"],
 )
 def test_what_is_imported_is_declared(paths: set[Path], declared: set[str]) -> None:
