@@ -86,7 +86,7 @@ def _(StudyError, batch, fields, inside, mo, run, widgets):
         shown = widgets.show_attribution(inside.attribute(run, batch), fields)
     except StudyError as error:
         shown = mo.md(str(error))
-    mo.vstack([mo.md("### What speaks for it (blue) and against it (red)"), shown])
+    mo.vstack([mo.md("### What speaks for it (blue) and against it (orange)"), shown])
     return
 
 

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 COLUMN = (3.4, 2.4)  # inches: of a paper
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito
+SIGNED = LinearSegmentedColormap.from_list("signed", [COLOURS[1], "white", COLOURS[0]])
 STYLES = ("-", "--", ":", "-.")
 MOST_NAMED = 20  # curves in a legend
 MOST_PLANES = 32  # of a layer
@@ -119,10 +121,10 @@ def draw_picture(image: np.ndarray) -> bytes:
 
 
 def draw_signed(values: np.ndarray) -> bytes:
-    """A plane [height, width]: blue where it is above 0, red where below. SVG."""
+    """A plane [height, width]: blue where it is above 0, orange where below. SVG."""
     with figure_as_svg((2.4, 2.4)) as (axes, content):
         largest = float(np.abs(values).max()) or 1.0
-        axes.imshow(values, cmap="RdBu", vmin=-largest, vmax=largest)
+        axes.imshow(values, cmap=SIGNED, vmin=-largest, vmax=largest)
         axes.set_axis_off()
     return content.getvalue()
 

@@ -204,7 +204,7 @@ def show_attribution(gains: Mapping[str, np.ndarray], fields: Fields) -> Any:
 
 
 def _coloured(text: str, gains: np.ndarray) -> str:
-    """Letters on a ground of blue where they speak for the prediction, of red where against it."""
+    """Letters, on blue where they speak for the prediction, on orange where against it."""
     largest = float(np.abs(gains).max()) or 1
     spans = []
     for letter, gain in zip(text, gains, strict=False):
