@@ -1,6 +1,7 @@
 """Rows that memory does not hold: a reader yields them by chunks."""
 
 import json
+import mmap
 import re
 import sys
 import tracemalloc
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from my_study.harness.errors import StudyError
-from my_study.harness.training import preparation, splits
+from my_study.harness.training import memory, preparation, splits
 from my_study.harness.training.chunks import Chunks
 from my_study.harness.training.prepared import Split, batches, verify_prepared
 
@@ -275,3 +276,34 @@ def test_a_generator_is_a_reader_like_any_other(copy: Copy) -> None:
     answer = call(copy.folder, "stages/prepare.py")
     assert answer == (1, "", "error: data.prepare.read: row 1: odd\n")
     assert [path.name for path in manifest.parent.parent.iterdir()] == ["digits"]
+
+
+def test_a_file_beyond_memory_is_read_row_by_row_with_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rows = tmp_path / "rows.npy", np.arange(6.0).reshape(3, 2)
+    np.save(path, rows)
+    advised: list[int] = []
+    monkeypatch.setattr(memory, "usable_memory", lambda: 100)
+    monkeypatch.setattr(memory, "advise", lambda _map, advice: advised.append(advice))
+    opened = memory.open_array(path)
+    assert (opened == rows).all() and advised == [mmap.MADV_RANDOM]
+    opened[0] = 7
+    assert (np.load(path) == rows).all()
+    monkeypatch.setattr(memory, "usable_memory", lambda: 10_000)
+    assert (memory.open_array(path) == rows).all() and len(advised) == 1
+
+
+def test_memory_is_limited_by_each_group_above_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    (tmp_path / "jobs" / "mine").mkdir(parents=True)
+    (tmp_path / "jobs" / "memory.max").write_text("5000\n")
+    (tmp_path / "jobs" / "mine" / "memory.max").write_text("max\n")
+    assert memory.smallest_limit("0::/jobs/mine\n") == 5000
+    early = tmp_path / "memory" / "mine"
+    early.mkdir(parents=True)
+    (early / "memory.limit_in_bytes").write_text("400\n")
+    assert memory.smallest_limit("5:cpu:/\n4:memory:/mine\n0::/jobs\n") == 400
+    assert memory.smallest_limit("0::/elsewhere\n") == sys.maxsize

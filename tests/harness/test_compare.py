@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -262,3 +263,9 @@ def test_a_value_that_is_true_or_a_list_is_a_text() -> None:
     entry = index.Entry("runs/a", "finished", {}, parameters={"test": "true"})
     assert columns.value_of(entry, "test") == "true"
     assert json.dumps(entry.parameters)
+
+
+def test_comparing_imports_no_torch() -> None:
+    code = "import sys, my_study.harness.commands; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

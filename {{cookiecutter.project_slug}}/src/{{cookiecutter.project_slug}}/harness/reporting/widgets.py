@@ -47,11 +47,11 @@ def make_inputs(run: LoadedRun, examples: Fields, row: int) -> Any:
     """An element for each raw field, which begins with the value of an example."""
     fields = raw_fields(run.config)
     return mo.ui.dictionary(
-        {name: _make_input(each, examples[name], row) for name, each in fields.items()}
+        {name: make_input(each, examples[name], row) for name, each in fields.items()}
     )
 
 
-def _make_input(field: RawField, known: np.ndarray, row: int) -> Any:
+def make_input(field: RawField, known: np.ndarray, row: int) -> Any:
     """A list, a text, a number, a switch; a file for a picture; a text of numbers for the rest."""
     value = known[row]
     if is_picture(field):
@@ -116,7 +116,8 @@ def _open(files: Sequence[Any], canvas: Mapping[str, Any]) -> Image.Image | None
 def to_field(image: Image.Image, field: RawField, known: np.ndarray) -> np.ndarray:
     """A picture as the data have theirs: as large, as bright, on a ground like theirs.
 
-    A drawing is cut to its ink, and grows until it fills the height or the width.
+    A drawing is cut to its ink, grows until it fills the height or the width, and a thin line,
+    which would pale, is made as strong as those of the data.
 
     Args:
         image: With a transparent ground if it was drawn.
@@ -133,6 +134,8 @@ def to_field(image: Image.Image, field: RawField, known: np.ndarray) -> np.ndarr
         rgba = _square(rgba.crop(box), width / height)
     pixels = np.asarray(rgba.resize((width, height), Image.Resampling.BOX), dtype=float) / 255
     ink, alpha = pixels[..., :3], pixels[..., 3:]
+    if is_drawn:
+        alpha = alpha / alpha.max()
     if channels == 1:
         grey = ink.mean(axis=-1, keepdims=True)
         ink = np.full_like(grey, 1 - ground) if is_drawn else grey

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import StudyError
 from ..files import hash_file, read_manifest, write_atomically
 from .determinism import mix, permutation
+from .memory import open_array
 
 Batch = dict[str, Tensor]
 SPLITS = ("train", "validation", "test")
@@ -48,8 +49,7 @@ class Split(Dataset[Batch]):
         paths = sorted((Path(folder) / name).glob("*.npy"))
         if not paths:
             raise StudyError(f"{folder}/{name}: no prepared data; type: {PREPARE} data=NAME")
-        # mode c: torch takes no array that is read-only, and what is written never reaches the file
-        self.fields = {path.stem: torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths}
+        self.fields = {path.stem: torch.from_numpy(open_array(path)) for path in paths}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a worker process opens the files itself: it is not sent the data
