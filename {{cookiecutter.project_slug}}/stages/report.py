@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from {{ cookiecutter.project_slug }}.harness.errors import StudyError
 from {{ cookiecutter.project_slug }}.harness.files import write_atomically
-from {{ cookiecutter.project_slug }}.harness.reporting import origins, tables
+from {{ cookiecutter.project_slug }}.harness.reporting import figures, origins, tables
 from {{ cookiecutter.project_slug }}.harness.reporting.shown import Shown, read_shown
 from {{ cookiecutter.project_slug }}.harness.runs.published import find_published, publish
 from {{ cookiecutter.project_slug }}.harness.terminal import settle_streams
@@ -67,17 +66,14 @@ def report(experiments: list[str], seeds: list[str]) -> None:
         "table.md": tables.to_markdown(estimates),
         "table.tex": tables.to_latex(estimates),
     }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not what the matplotlibrc of this machine says
-        # the salt makes the SVG's identifiers, so its bytes, the same each time; 42: editable fonts
-        matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": "study", "pdf.fonttype": 42})
-        figures = draw(groups, folders)
+    with figures.plain_style():
+        drawn = draw(groups, folders)
     publish(known)  # first, because it may refuse: then nothing is written
     records = find_published(known)
     contents["runs.csv"] = origins.to_runs_csv(estimates, folders, records)
     for name, text in contents.items():
         write_atomically(RESULTS / name, text.encode())
-    for suffix, content in figures.items():
+    for suffix, content in drawn.items():
         write_atomically(RESULTS / f"learning_curves.{suffix}", content)
     linked = tables.to_markdown(estimates, origins.link_records(folders, records))
     tables.put_into_readme(Path("README.md"), linked)
@@ -107,8 +103,7 @@ def draw(groups: list[Shown], folders: Folders) -> dict[str, bytes]:
 def draw_panel(axes: Axes, shown: Shown, folders: Folders) -> None:
     """The first metric on validation: the mean over seeds, and a band from worst seed to best."""
     metric = shown.metrics[0]
-    styles = itertools.cycle(["-", "--", ":", "-."])
-    colours = itertools.cycle(["#0072b2", "#d55e00", "#009e73", "#cc79a7"])  # Okabe and Ito
+    styles, colours = map(itertools.cycle, (figures.STYLES, figures.COLOURS))
     later = []  # the values from an eighth of the epochs on: the first would squeeze the others
     for name, style, colour in zip(shown.experiments, styles, colours, strict=False):
         curves = [results.read_history(folder) for folder in folders[name]]

@@ -7,6 +7,8 @@ training/       the loop, prepared data, checkpoints, determinism
 runs/           what a run is known by, its folder, its record, and what differs between two
 inference/      a finished run: load it, predict, evaluate, export
 checks/         what every model must pass
-reporting/      statistics over seeds, and tables of them
+reporting/      statistics over seeds, tables, figures, pages
+debugging/      what leaves no run behind: debug=overfit, brief, profile; task=find_lr
+tracking/       TensorBoard, MLflow, Weights & Biases, if they are asked for
 commands/       the console command `study`, one file a command
 """

@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `study`."""
     parser = argparse.ArgumentParser(
         prog="study",
-        description="Checks, reproduces and compares the runs of this study.",
+        description="Checks models; compares, shows, uses and reproduces the runs of this study.",
         formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=15),
     )
     parser.set_defaults(parser=parser)  # completion describes it
