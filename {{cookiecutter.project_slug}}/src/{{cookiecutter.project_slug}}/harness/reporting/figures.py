@@ -60,7 +60,8 @@ def draw_overlay(histories: Mapping[str, Sequence[Mapping[str, float]]], name: s
         for (run, history), (style, colour) in zip(histories.items(), looks, strict=False):
             rows = [row for row in history if name in row]
             points = [row["epoch"] for row in rows], [row[name] for row in rows]
-            axes.plot(*points, style, color=colour, label=run, linewidth=1)
+            mark = "o" if len(rows) == 1 else None
+            axes.plot(*points, style, color=colour, label=run, linewidth=1, marker=mark)
         axes.set(xlabel="epoch", ylabel=name)
         if len(histories) <= MOST_NAMED:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=6)
