@@ -46,7 +46,7 @@ def answers(run, rows, batch_size):
 for name in sys.argv[1:]:
     run = load_run(name)
     raw = read_raw(from_values(run.config))
-    splitter = preparation._default(run.config["data"]["prepare"])
+    splitter = preparation.default_splitter(run.config["data"]["prepare"])
     places = preparation.split_rows(preparation.scan([raw], splitter), splitter)["validation"]
     columns = {key: each[places].tolist() for key, each in raw.items() if key != "target"}
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
