@@ -32,25 +32,38 @@ QUOTES = r"""/\\'"`"""
 
 # The names that the study's environment holds, as imports and as packages: equals hide each other.
 DEPENDENCIES = """
-    aiohappyeyeballs aiohttp aiohttp_retry aiosignal amqp annotated_types antlr4
-    antlr4_python3_runtime appdirs ast_serialize astroid asyncssh atpublic attr attrs billiard black
-    blackd blib2to3 celery certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins
-    click_repl cloudpickle colorama configobj contourpy cryptography cuda cuda_bindings
-    cuda_pathfinder cuda_toolkit cycler dateutil detect_secrets dictdiffer dill diskcache distlib
-    distro dotenv dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render dvc_studio_client
-    dvc_task editables entrypoints execnet filelock flatten_dict flufl flufl_lock fonttools
-    frozenlist fsspec functorch funcy git gitdb gitpython grandalf grimp gto hatchling hydra
-    hydra_core hydra_joblib_launcher hydra_plugins identify idna import_linter importlinter
-    iniconfig isort isympy iterative_telemetry jinja2 joblib kiwisolver kombu librt markdown_it
-    markdown_it_py markupsafe matplotlib mccabe mdurl mpl_toolkits mpmath multidict mypy
-    mypy_extensions mypyc networkx nodeenv numpy nvidia omegaconf orjson packaging pathspec pil
-    pillow pip pkg_resources platformdirs pluggy pre_commit prompt_toolkit propcache psutil public
-    py pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments
-    pygtrie pylab pylint pyparsing pytest pytest_xdist python_dateutil python_discovery
-    python_dotenv pytokens pyyaml requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools
-    shortuuid shtab smmap sqltrie sympy tabulate tomlkit torch torchgen tqdm triton
-    trove_classifiers typing_extensions typing_inspection tzdata tzlocal urllib3 uv validate vine
-    virtualenv voluptuous wcwidth wheel xdist yaml yarl zc zc_lockfile
+    absl absl_py aiohappyeyeballs aiohttp aiohttp_retry aiosignal alembic amqp annotated_doc
+    annotated_types antlr4 antlr4_python3_runtime anyio anywidget appdirs ast_serialize astroid
+    asttokens asyncssh atpublic attr attrs billiard black blackd blib2to3 blinker cachetools celery
+    certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins click_repl cloudpickle
+    colorama comm configobj contourpy coreweave_evaluations cryptography cuda cuda_bindings
+    cuda_pathfinder cuda_toolkit cwevals cycler databricks databricks_sdk dateutil detect_secrets
+    dictdiffer dill diskcache distlib distro docker docutils dotenv dpath drawdata dulwich dvc
+    dvc_data dvc_http dvc_objects dvc_render dvc_studio_client dvc_task editables entrypoints
+    execnet executing fastapi filelock flask flask_cors flatten_dict flufl flufl_lock fonttools
+    frozenlist fsspec functorch funcy git gitdb gitpython google google_auth
+    googleapis_common_protos grandalf graphene graphql graphql_core graphql_relay greenlet grimp
+    grpc grpcio gto gunicorn h11 hatchling httpcore httpx huey hydra hydra_core
+    hydra_joblib_launcher hydra_plugins identify idna import_linter importlib_metadata importlinter
+    iniconfig ipython_pygments_lexers isort isympy iterative_telemetry itsdangerous jedi jinja2
+    joblib jupyterlab_widgets kiwisolver kombu librt loro mako markdown markdown_it markdown_it_py
+    markupsafe matplotlib matplotlib_inline mccabe mdurl ml_dtypes mlflow_skinny mlflow_tracing
+    mpl_toolkits mpmath msgspec multidict multipart mypy mypy_extensions mypyc narwhals networkx
+    nodeenv numpy nvidia nvidia_nvjitlink omegaconf onnx_ir onnxscript opentelemetry
+    opentelemetry_api opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
+    opentelemetry_exporter_otlp_proto_common opentelemetry_exporter_otlp_proto_http
+    opentelemetry_proto opentelemetry_sdk opentelemetry_semantic_conventions orjson packaging parso
+    pathspec pexpect pil pillow pip pkg_resources platformdirs pluggy pre_commit prettytable
+    prompt_toolkit propcache protobuf psutil psygnal ptyprocess public pure_eval py pyasn1
+    pyasn1_modules pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2
+    pygments pygtrie pylab pylint pymdown_extensions pymdownx pyparsing pytest pytest_xdist
+    python_dateutil python_discovery python_dotenv python_multipart pytokens pywin32 pyyaml pyzmq
+    requests rich ruamel ruamel_yaml scipy scmrepo semver setuptools shortuuid shtab skops smmap
+    sniffio sqlalchemy sqlparse sqltrie stack_data starlette sympy tabulate tensorboard_data_server
+    threadpoolctl tomlkit torch torchgen tqdm traitlets triton trove_classifiers typing_extensions
+    typing_inspection tzdata tzlocal urllib3 uv uvicorn validate vine virtualenv voluptuous waitress
+    wcwidth websockets werkzeug wheel widgetsnbextension wigglystuff xdist xxhash yaml yarl zc
+    zc_lockfile zipp zmq
 """.split()
 # What studies import sooner or later: on the day that they do, a study of that name would hide it.
 LIKELY = """
@@ -70,8 +83,8 @@ LIKELY = """
 STUDY = """
     build citation compare conf conftest data demo dist dockerfile docs dvc env harness license
     makefile metrics models multirun notebooks outputs predict prepare pyproject readme report
-    reproduce requirements results run runs setup src stages test_configs test_data
-    test_environment test_metrics test_models test_pipeline test_records test_reproduce test_run
+    reproduce requirements results run runs setup src stages test_configs test_data test_environment
+    test_metrics test_models test_notebooks test_pipeline test_records test_reproduce test_run
     test_training tests venv
 """.split()
 # What Python takes for itself on one of 3.11 to 3.15 only, or without listing it.
