@@ -87,7 +87,7 @@ def test_only_parameters_that_differ_are_columns_typed_or_not(study: Study) -> N
         "run",
         "status",
         "age",
-        "seconds",
+        "duration",
         "model.lr",
         "seed",
         "validation.accuracy",

@@ -90,7 +90,7 @@ def choose_columns(entries: list[Entry], typed: str | None) -> list[str]:
         return [name.strip() for name in typed.split(",") if name.strip()]
     metrics = columns.metric_columns(entries)
     group = ["group"] if any(entry.texts.get("group") for entry in entries) else []
-    return ["run", *group, "status", "age", "seconds", *columns.differing(entries), *metrics]
+    return ["run", *group, "status", "age", "duration", *columns.differing(entries), *metrics]
 
 
 def fold(entries: list[Entry], arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from ..errors import StudyError, suggest
 from ..runs.fingerprint import WITHOUT_EFFECT
 from ..runs.index import TEXTS, Entry, Value
 
-FIXED = ("run", "status", "age", "seconds")  # of any run; since it began, and that it took
+FIXED = ("run", "status", "age", "duration")  # of any run; the last two in seconds
 SPLITS = ("validation", "test")
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     **{"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt},
@@ -47,7 +47,7 @@ def _fixed(entry: Entry, column: str) -> Value:
         now = datetime.now(timezone.utc)
         return (now - datetime.fromisoformat(started)).total_seconds() if started else None
     names = {"run": entry.folder.removeprefix("runs/"), "status": entry.status}
-    return entry.seconds if column == "seconds" else names[column]
+    return entry.seconds if column == "duration" else names[column]
 
 
 def metric_columns(entries: Iterable[Entry]) -> list[str]:

@@ -16,11 +16,9 @@ def to_cell(column: str, value: Value) -> str:
     """A value as a person reads it: numbers with four digits, times with a unit."""
     if value is None:
         return ""
-    if column in ("age", "seconds") and isinstance(value, (int, float)):
+    if column in ("age", "duration", "seconds") and isinstance(value, (int, float)):
         size, unit = next((pair for pair in UNITS if value >= pair[0]), UNITS[-1])
-        return (
-            f"{value / size:.1f} {unit}" if column == "seconds" else f"{value // size:.0f} {unit}"
-        )
+        return f"{value // size:.0f} {unit}" if column == "age" else f"{value / size:.1f} {unit}"
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", " ")
 
 
