@@ -478,7 +478,7 @@ def test_the_proof_names_each_change_outside_of_conf_and_src(
         published.copy(tmp_path / "my_study"),
         edit("dvc.yaml", r"seeds: \[0\]", "seeds: [1]"),
         edit("dvc.yaml", "cmd: python stages/prepare.py", "cmd: python -B stages/prepare.py"),
-        edit("stages/report.py", '"font.size": 8', '"font.size": 9'),
+        edit("stages/report.py", r"2\.4\), layout", "2.5), layout"),
         edit("requirements.lock", r"\ntqdm==[\d.]+", "\ntqdm==9.9.9"),
         edit(LINEAR, FLATTEN, TWICE),
         write("docs/new.md", "A page.\n"),

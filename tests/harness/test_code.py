@@ -92,7 +92,7 @@ def change_checks(study: Path) -> None:
     """Another constant in a check, and another line in a command."""
     edit(study / SRC / "harness" / "checks" / "preflight.py", "NUM_ROWS = 1000", "NUM_ROWS = 7")
     edit(study / SRC / "harness" / "commands" / "check.py", "return 0", "return 1")
-    edit(study / "stages" / "report.py", '"font.size": 8', '"font.size": 9')
+    edit(study / "stages" / "report.py", "2.4), layout", "2.5), layout")
 
 
 @pytest.mark.parametrize(
