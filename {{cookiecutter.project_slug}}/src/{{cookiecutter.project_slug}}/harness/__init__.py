@@ -9,6 +9,6 @@ inference/      a finished run: load it, predict, evaluate, export
 checks/         what every model must pass
 reporting/      statistics over seeds, tables, figures, pages
 debugging/      what leaves no run behind: debug=overfit, brief, profile; task=find_lr
-tracking/       TensorBoard, MLflow, Weights & Biases, if they are asked for
+tracking/       trackers, if they are asked for
 commands/       the console command `study`, one file a command
 """
