@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import StudyError
-from .estimates import Estimate
+
+if TYPE_CHECKING:  # scipy takes half a second to import
+    from .estimates import Estimate
 
 INPUTS = Path("results", "inputs", "stages", "report.yaml")  # written by `study compose stages`
 SPLITS = Path("results", "inputs", "splits.yaml")  # written by `study compose experiments`
@@ -37,7 +39,7 @@ class Metric:
         """A value as it is shown; with the sign "+", that of a difference."""
         return f"{self.scale * value:{sign}.{self.digits}f}"
 
-    def spread(self, found: Estimate, plus_minus: str, sign: str = "") -> str:
+    def spread(self, found: "Estimate", plus_minus: str, sign: str = "") -> str:
         """A mean and half the width of its interval, if there is one."""
         shown = self.number(found.mean, sign)
         if found.half_width is None:
