@@ -111,6 +111,11 @@ def draw_residuals(targets: np.ndarray, predictions: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether a field of this shape is an image of one or three channels, height and width."""
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
 def draw_picture(image: np.ndarray) -> bytes:
     """An image [channels, height, width], grey or coloured, from its lowest to its highest. PNG."""
     content = io.BytesIO()

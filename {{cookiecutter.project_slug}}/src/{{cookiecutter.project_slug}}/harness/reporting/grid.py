@@ -71,9 +71,12 @@ def to_latex(header: Sequence[str], values: Sequence[Sequence[Value]]) -> str:
         {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\^{}"}
         | {letter: f"\\{letter}" for letter in "_%&#$" + "{" + "}"}
     )
-    lines = [
-        " & ".join(cell.translate(escape) for cell in row) + r" \\"
-        for row in (header, *to_cells(header, values))
-    ]
-    begin = [r"\begin{tabular}" + "{l" + "r" * (len(header) - 1) + "}", r"\toprule", lines[0]]
-    return "\n".join([*begin, r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+    rows = [header, *to_cells(header, values)]
+    return "\n".join(frame_latex([[cell.translate(escape) for cell in row] for row in rows])) + "\n"
+
+
+def frame_latex(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with the rules of booktabs; the first row is the header."""
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    begin = [r"\begin{tabular}" + "{l" + "r" * (len(rows[0]) - 1) + "}", r"\toprule", lines[0]]
+    return [*begin, r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]

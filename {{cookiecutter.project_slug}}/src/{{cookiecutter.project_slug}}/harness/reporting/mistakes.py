@@ -37,11 +37,6 @@ class Instance:
         """Each field: a value, a few numbers, or its shape."""
         return ", ".join(f"{name} {_describe(value)}" for name, value in self.fields.items())
 
-    @staticmethod
-    def is_picture(value: np.ndarray) -> bool:
-        """Whether a field is an image of one or three channels: [channels, height, width]."""
-        return np.ndim(value) == 3 and len(value) in (1, 3)
-
 
 def _describe(value: np.ndarray) -> str:
     if np.ndim(value) == 0:

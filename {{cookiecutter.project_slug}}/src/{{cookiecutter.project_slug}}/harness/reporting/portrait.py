@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import hash_file
+from ..runs.fingerprint import flatten
 from ..runs.index import Value
 from ..runs.record import NAME
 
@@ -49,7 +50,7 @@ def describe(record: Mapping[str, Any], folder: Path, again: Sequence[str]) -> I
     if parts := record.get("parts"):
         header = ["started", "seconds", "status", "error"]
         yield Section("Parts", header, [[part.get(key) for key in header] for part in parts])
-    config = flat(record.get("config") or {})
+    config = flatten(record.get("config") or {}, without=())
     yield Section("Every value of the configuration", rows=_pairs(config), is_long=True)
     versions = (record.get("packages") or {}).get("installed") or {}
     yield Section("Installed packages", rows=_pairs(versions), is_long=True)
@@ -65,15 +66,6 @@ def _pairs(values: Mapping[str, Any]) -> list[list[Value]]:
 
 def _text(value: Any) -> Value:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of a configuration, by its key with dots."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        is_inner = isinstance(value, Mapping) and value
-        found |= flat(value, f"{prefix}{key}.") if is_inner else {f"{prefix}{key}": value}
-    return found
 
 
 def _head(record: Mapping[str, Any]) -> dict[str, Any]:

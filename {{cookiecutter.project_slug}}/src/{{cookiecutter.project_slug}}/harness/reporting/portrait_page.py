@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import figures, pages
 from .portrait import Section, describe_history, read_log
 
@@ -83,7 +85,7 @@ def _instance(instance: "Instance") -> str:
         f'<img alt="{name}" src="data:image/png;base64,'
         f'{base64.b64encode(figures.draw_picture(value)).decode()}">'
         for name, value in instance.fields.items()
-        if instance.is_picture(value)
+        if figures.is_picture(np.shape(value))
     ]
     told = [instance.describe()] if not drawn else []
     return pages.figure("".join(drawn), [*told, f"row {instance.row} {instance.told}"])

@@ -136,11 +136,8 @@ def _to_latex(shown: Shown, rows: Rows) -> str:
     cells = [
         [cell.translate(escape) for cell in line] for line in [header, *_lines(rows, r"$\pm$", {})]
     ]
-    lines = [" & ".join(line) + r" \\" for line in cells]
-    columns = "l" + "r" * (len(header) - 1)
-    begin = [r"\begin{tabular}" + "{" + columns + "}", r"\toprule"]
-    end = [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in describe(shown, rows))]
-    return "\n".join([*begin, lines[0], r"\midrule", *lines[1:], *end]) + "\n"
+    captions = [f"% {line}" for line in describe(shown, rows)]
+    return "\n".join([*grid.frame_latex(cells), *captions]) + "\n"
 
 
 def put_into_readme(path: Path, table: str) -> None:

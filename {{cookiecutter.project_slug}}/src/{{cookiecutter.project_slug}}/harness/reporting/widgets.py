@@ -35,7 +35,9 @@ def read_examples(run: LoadedRun) -> Fields:
 
 def make_canvas(run: LoadedRun) -> Any:
     """What the picture of an instance is drawn on; None where it has none."""
-    pictures = [field for field in raw_fields(run.config).values() if is_picture(field)]
+    pictures = [
+        field for field in raw_fields(run.config).values() if figures.is_picture(field.shape)
+    ]
     if not pictures:
         return None
     is_coloured = list(pictures[0].shape)[0] == 3
@@ -54,7 +56,7 @@ def make_inputs(run: LoadedRun, examples: Fields, row: int) -> Any:
 def make_input(field: RawField, known: np.ndarray, row: int) -> Any:
     """A list, a text, a number, a switch; a file for a picture; a text of numbers for the rest."""
     value = known[row]
-    if is_picture(field):
+    if figures.is_picture(field.shape):
         return mo.ui.file(filetypes=["image/*"], label="or upload a picture")
     if field.shape:
         text = " ".join(f"{each:g}" for each in value.ravel())
@@ -84,7 +86,7 @@ def read_inputs(
     found = {}
     for name, field in raw_fields(run.config).items():
         value = values[name]
-        if is_picture(field):
+        if figures.is_picture(field.shape):
             image = _open(value, canvas.value)
             made = examples[name][row] if image is None else to_field(image, field, examples[name])
         else:
@@ -92,11 +94,6 @@ def read_inputs(
             made = field.read([float(each) for each in value.split()] if is_list else value)
         found[name] = np.asarray(made)[None]
     return found
-
-
-def is_picture(field: RawField) -> bool:
-    """Whether a field is an image: [1 or 3 channels, height, width]."""
-    return len(field.shape) == 3 and list(field.shape)[0] in (1, 3)
 
 
 def _open(files: Sequence[Any], canvas: Mapping[str, Any]) -> Image.Image | None:

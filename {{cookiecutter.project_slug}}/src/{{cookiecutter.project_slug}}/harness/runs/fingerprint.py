@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -99,15 +99,20 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Each value of a configuration that can change a number, by its key with dots."""
+def flatten(
+    values: Mapping[str, Any], prefix: str = "", *, without: Collection[str] = WITHOUT_EFFECT
+) -> dict[str, Any]:
+    """Each value of a configuration, by its key with dots, but for those that match `without`.
+
+    By default these are all that can change a number.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if any(fnmatchcase(name, pattern) for pattern in WITHOUT_EFFECT):
+        if any(fnmatchcase(name, pattern) for pattern in without):
             continue
         if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{name}.")
+            flat |= flatten(value, f"{name}.", without=without)
         else:
             flat[name] = value
     return flat
