@@ -9,7 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here"),
 ]
 Open = Callable[[str], Page]
+Serve = Callable[..., str]  # a study and the words after `marimo run`: an address
 TYPED = {"text": ("word", "a", "class"), "tables": ("weight", "5000", "prediction")}
 RUN = {
     "pictures": ("model=cnn", "training.num_epochs=8"),
@@ -42,8 +43,9 @@ def _browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(name="open_page")
-def _open_page(browser: Browser) -> Iterator[Open]:
+def _open_page(browser: Browser, serve: Serve) -> Iterator[Open]:
     """Opens an address. After the test: nothing left this machine, and the page had no error."""
+    del serve  # its servers end after the pages are closed: a page whose server dies has an error
     wrong: list[str] = []
     pages: list[Page] = []
 
@@ -70,9 +72,16 @@ def _open_page(browser: Browser) -> Iterator[Open]:
     assert not wrong
 
 
+@pytest.fixture(name="serve")
+def _serve() -> Iterator[Serve]:
+    """Serves a notebook as a page and gives its address, until the test has ended."""
+    with ExitStack() as servers:
+        yield lambda study, *words: servers.enter_context(serving(study, *words))
+
+
 @contextmanager
-def serve(study: Study, *words: str) -> Iterator[str]:
-    """The address of a notebook that is served as a page."""
+def serving(study: Study, *words: str) -> Iterator[str]:
+    """A server of a notebook; killed at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -134,22 +143,21 @@ def test_a_page_of_runs_is_sorted_and_searched_from_a_disk(
 
 
 def test_runs_are_chosen_searched_and_exported_in_a_notebook(
-    pages_of: Callable[[str], Study], open_page: Open, tmp_path: Path
+    pages_of: Callable[[str], Study], open_page: Open, serve: Serve, tmp_path: Path
 ) -> None:
-    with serve(pages_of("pictures"), "notebooks/compare.py") as address:
-        page = open_page(address)
-        page.get_by_role("heading", name="2 runs").wait_for()
-        page.get_by_role("heading", name="Over seeds").wait_for()
-        assert page.locator("svg g#axes_1").count() == 2  # curves, and the axes of the sweep
-        page.get_by_placeholder("Search...").first.fill("lr-0.001")
-        page.get_by_text("1 row,").first.wait_for()
-        page.get_by_role("button", name="Export").first.click()
-        with page.expect_download() as download:
-            page.get_by_role("dialog").locator("button").nth(1).click()  # CSV: options, file, copy
-        download.value.save_as(tmp_path / "runs.csv")
-        with open(tmp_path / "runs.csv", encoding="utf-8", newline="") as file:
-            (row,) = csv.DictReader(file)
-        assert float(row["model.lr"]) == 0.001 and 0 < float(row["validation.accuracy"]) <= 1
+    page = open_page(serve(pages_of("pictures"), "notebooks/compare.py"))
+    page.get_by_role("heading", name="2 runs").wait_for()
+    page.get_by_role("heading", name="Over seeds").wait_for()
+    assert page.locator("svg g#axes_1").count() == 2  # curves, and the axes of the sweep
+    page.get_by_placeholder("Search...").first.fill("lr-0.001")
+    page.get_by_text("1 row,").first.wait_for()
+    page.get_by_role("button", name="Export").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("dialog").locator("button").nth(1).click()  # CSV: options, file, copy
+    download.value.save_as(tmp_path / "runs.csv")
+    with open(tmp_path / "runs.csv", encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["model.lr"]) == 0.001 and 0 < float(row["validation.accuracy"]) <= 1
 
 
 def wait_until_ready(page: Page) -> str:
@@ -172,17 +180,16 @@ def wait_for_another(page: Page, before: str) -> str:
 
 
 def test_a_digit_is_drawn_and_the_prediction_changes(
-    pages_of: Callable[[str], Study], open_page: Open
+    pages_of: Callable[[str], Study], open_page: Open, serve: Serve
 ) -> None:
-    with serve(pages_of("pictures"), "notebooks/demo.py") as address:
-        page = open_page(address)
-        before = wait_until_ready(page)
-        shares = [float(share) for share in re.findall(r"([\d.]+)%", before)]
-        assert len(shares) == 10 and sum(shares) == pytest.approx(100, abs=1)
-        draw(page, [(0.25, 0.15), (0.75, 0.15), (0.4, 0.9)])
-        assert wait_for_another(page, before).startswith("class ")
-        page.get_by_role("combobox").last.select_option("output")
-        assert not page.get_by_text("gives no tensor").count()
+    page = open_page(serve(pages_of("pictures"), "notebooks/demo.py"))
+    before = wait_until_ready(page)
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", before)]
+    assert len(shares) == 10 and sum(shares) == pytest.approx(100, abs=1)
+    draw(page, [(0.25, 0.15), (0.75, 0.15), (0.4, 0.9)])
+    assert wait_for_another(page, before).startswith("class ")
+    page.get_by_role("combobox").last.select_option("output")
+    assert not page.get_by_text("gives no tensor").count()
 
 
 def draw(page: Page, points: Sequence[tuple[float, float]]) -> None:
@@ -199,14 +206,13 @@ def draw(page: Page, points: Sequence[tuple[float, float]]) -> None:
 
 @pytest.mark.parametrize("kind", TYPED)
 def test_what_is_typed_changes_the_prediction(
-    pages_of: Callable[[str], Study], open_page: Open, kind: str
+    pages_of: Callable[[str], Study], open_page: Open, serve: Serve, kind: str
 ) -> None:
     label, value, answer = TYPED[kind]
-    with serve(pages_of(kind), "notebooks/demo.py") as address:
-        page = open_page(address)
-        before = wait_until_ready(page)
-        assert before.startswith(f"{answer} ")
-        field = page.locator(f"input[aria-label*={label}]").or_(page.get_by_label(label)).first
-        field.fill(value)
-        field.blur()
-        assert wait_for_another(page, before).startswith(f"{answer} ")
+    page = open_page(serve(pages_of(kind), "notebooks/demo.py"))
+    before = wait_until_ready(page)
+    assert before.startswith(f"{answer} ")
+    field = page.locator(f"input[aria-label*={label}]").or_(page.get_by_label(label)).first
+    field.fill(value)
+    field.blur()
+    assert wait_for_another(page, before).startswith(f"{answer} ")
