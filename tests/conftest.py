@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 TEMPLATE = Path(__file__).parent.parent
 NINE_RUNS = "test_reproduced.py"
-OPTIONAL = ("notebooks", "export", "tensorboard", "mlflow", "wandb")
+OPTIONAL = ("notebooks", "export", "tensorboard", "mlflow", "wandb", "search", "s3", "ssh")
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
 UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
 
