@@ -10,6 +10,7 @@ from ..configuration.building import build_network, read_fixture, rebuild_traine
 from ..errors import StudyError, suggest
 from ..runs.reads import forget_read
 from ..runs.record import Record
+from ..training.distributed import share
 from ..training.preparation import encode, gather_inputs
 from ..training.prepared import Batch, Split
 from . import CHECKS, Case, Outcome, Spec, run
@@ -152,8 +153,11 @@ def preflight(record: Record, device: torch.device, train: Split) -> None:
         StudyError: the data do not agree with the spec, or a check failed.
     """
     values, name = record["config"], " ".join(record["overrides"])
-    remark = compare_with_spec(values, train)
-    outcomes = check_model(values, device, name=name, slow=False)
+
+    def check() -> tuple[str, list[Outcome]]:
+        return compare_with_spec(values, train), check_model(values, device, name=name, slow=False)
+
+    remark, outcomes = share(check)  # of several ranks, one checks
     record["checks"] = list(dict.fromkeys([*record["checks"], remark, *map(str, outcomes)]))
     refuse_failed(outcomes)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import StudyError
+from ..ranks import num_ranks, rank
 from ..runs.reads import reads_ignored
 from ..runs.source import find_source
 from .checking import check_config, read_settings, require, shares_of
@@ -96,13 +97,18 @@ def build_trainer(
         config: Checked.
         train: The split to train on; its size gives the number of steps.
         device: Where the model runs.
-        folder: Where the run writes; None writes nothing.
+        folder: Where the run writes; None writes nothing. Of several ranks, the first one writes.
 
     Raises:
         StudyError: a part cannot be built; the message names it.
     """
+    from ..training.distributed import synchronize_statistics
+
     model = _build_network(config.model.network)
     _load_initial_weights(config.get("initial_weights"), model)
+    is_distributed = folder is not None and num_ranks() > 1  # a check trains in one process
+    if is_distributed:
+        model = synchronize_statistics(model)
     model = model.to(device)
     optimizer = _build_optimizer(config, model)
     num_rows = len(train)  # type: ignore[arg-type]
@@ -123,9 +129,10 @@ def build_trainer(
         },
         seed=config.seed,
         device=device,
-        folder=folder,
+        folder=folder if rank() == 0 else None,
         augmentation=build(config.data.augmentation, "data.augmentation"),
     )
+    trainer.is_distributed = is_distributed
     for name, node in (config.training.get("callbacks") or {}).items():
         path = f"training.callbacks.{name}"
         trainer.callbacks.add(path, build(node, path))

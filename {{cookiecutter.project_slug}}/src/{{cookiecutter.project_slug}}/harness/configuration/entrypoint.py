@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from ..errors import StudyError
 from ..files import temporary_path
+from ..ranks import num_ranks, rank
 from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
@@ -53,6 +54,10 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
             elif isinstance(error, MISTAKES):
                 _exit(describe_error(error, sys.argv[1:]), 1)
             raise
+        except KeyboardInterrupt:
+            if rank():  # the first one says it
+                sys.exit(RESUMABLE)
+            raise
 
     composed = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
 
@@ -72,6 +77,8 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 def _run(composed: Callable[[], Any]) -> Any:
     """Calls a composed function, and turns an error or a signal into one line and an exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
+    if num_ranks() > 1:  # torch, not yet imported, warns of a setting that is meant
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     failures = temporary_path(Path("runs", "failures"))
     with suppress(OSError):  # of a process that was killed and had the same number
         failures.unlink()
@@ -130,6 +137,8 @@ def _exit(message: str, code: int) -> NoReturn:
     """Prints one line, or with `hydra.verbose=true` the traceback too, and exits."""
     if "hydra.verbose=true" in sys.argv:
         traceback.print_exc()
+    if rank():
+        message = f"rank {rank()}: {message}"
     with suppress(OSError):
         print(f"error: {message}" if code == 1 else message, file=sys.stderr)
     sys.exit(code)

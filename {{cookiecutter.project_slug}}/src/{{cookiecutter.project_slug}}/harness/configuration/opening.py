@@ -3,14 +3,14 @@
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..files import ENCODER, write_atomically
-from ..runs.fingerprint import identify
+from ..runs.fingerprint import fingerprint, identify
 from ..runs.folder import claim, read_finished
 from ..runs.record import record_config
 from ..runs.run import Metrics, Run
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def open_run(config: DictConfig) -> Iterator[Run]:
-    """Locks the folder of a run for as long as the run lasts.
+    """Locks the folder of a run for as long as the run lasts; of several ranks, rank 0 does.
 
     Args:
         config: Resolved and checked.
@@ -32,8 +32,9 @@ def open_run(config: DictConfig) -> Iterator[Run]:
         StudyError: the data are not prepared, or the folder cannot be used.
     """
     # torch takes seconds to import: --help and --cfg do without it
-    from ..training import checkpoints, determinism, prepared
+    from ..training import checkpoints, determinism, distributed, prepared
 
+    distributed.join(config.device)
     values, overrides = to_record(config), typed_overrides()
     command = describe_preparing(config, overrides)
     data = prepared.verify_prepared(config.data.folder, values["data"]["prepare"], command)
@@ -41,18 +42,27 @@ def open_run(config: DictConfig) -> Iterator[Run]:
     known = None if source is None else source.describe()
     identity = identify(ROOT, values, data, determinism.kind_of(config.device), known)
     resume = None if config.resume is None else Path(config.resume)
-    with claim(ROOT, identity, to_values(config), overrides, resume=resume) as folder:
-        record = read_finished(folder, except_budget=resume is not None)
-        metrics = None
-        if record is not None and checkpoints.restore_results(folder, record):
-            log.info("%s: already finished; to run it again from scratch: force=true", folder)
-            metrics = record["metrics"]
-        if resume is None and (metrics is None or not (folder / "config.yaml").exists()):
-            content = to_yaml(config)
-            if metrics is not None:  # first: what is written must be as recorded, at any moment
-                record_config(folder, values, content)
-            write_atomically(folder / "config.yaml", content)
-            copy_encoder(Path(config.data.folder), folder)
+    distributed.refuse_different("configuration, code or data", fingerprint(identity))
+    with ExitStack() as stack, distributed.together():
+
+        def begin() -> tuple[Path, Metrics | None]:
+            folder = stack.enter_context(
+                claim(ROOT, identity, to_values(config), overrides, resume=resume)
+            )
+            record = read_finished(folder, except_budget=resume is not None)
+            metrics = None
+            if record is not None and checkpoints.restore_results(folder, record):
+                log.info("%s: already finished; to run it again from scratch: force=true", folder)
+                metrics = record["metrics"]
+            if resume is None and (metrics is None or not (folder / "config.yaml").exists()):
+                content = to_yaml(config)
+                if metrics is not None:  # first: what is written must be as recorded, at any moment
+                    record_config(folder, values, content)
+                write_atomically(folder / "config.yaml", content)
+                copy_encoder(Path(config.data.folder), folder)
+            return folder, metrics
+
+        folder, metrics = distributed.share(begin)
         yield Run(ROOT, folder, identity, values, overrides, metrics)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ..errors import StudyError
+from ..ranks import rank
 from ..runs.fingerprint import flatten
 from ..runs.reads import reads_ignored
 from ..runs.record import Record
@@ -26,7 +27,7 @@ def track(config: DictConfig, trainer: "Trainer", record: Record) -> Iterator[No
 
     Not where a run is done again to be compared: that one is thrown away.
     """
-    if config.get("tracker") is None or config.rerun_of is not None:
+    if config.get("tracker") is None or config.rerun_of is not None or rank() > 0:
         yield
         return
     arguments = {"name": record.folder.name, "folder": record.folder}

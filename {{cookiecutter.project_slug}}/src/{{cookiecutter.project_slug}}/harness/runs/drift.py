@@ -61,6 +61,9 @@ def find_drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change
     found += [*environment, *hardware]
     if before["device"] != now["device"]:
         found.append(Change("hardware", "device", before["device"], now["device"]))
+    ranks = [record.get("ranks", 1) for record in (before, now)]
+    if ranks[0] != ranks[1]:
+        found.append(Change("hardware", "ranks", *ranks))
     for record in (before, now):  # a run that was resumed on another machine
         found += read_changes(record.get("moved"))
     return found

@@ -2,7 +2,7 @@
 
 Two runs with the same identity compute the same numbers: it consists of the configuration, the
 code, the data, the weights that it starts from, the locked environment and what of it is not as
-locked, the versions of Python and torch, and the kind of device.
+locked, the versions of Python and torch, the kind of device, and how many ranks train together.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import StudyError
 from ..files import MANIFEST, hash_file
+from ..ranks import num_ranks
 from .code import called_by, code_in_use, code_of
 from .installed import find_unlocked
 from .reads import reads_ignored
@@ -33,7 +34,7 @@ WITHOUT_EFFECT = (
     *("initial_weights.run", "initial_weights.file"),  # their content counts, see source.py
     "device",  # its kind counts instead: auto is one of them
 )
-KEYS = ("code", "data", "lock", "python", "torch", "device", "unlocked", "initial_weights")
+KEYS = ("code", "data", "lock", "python", "torch", "device", "ranks", "unlocked", "initial_weights")
 
 
 def identify(
@@ -64,6 +65,7 @@ def identify(
         "torch": metadata.version("torch").partition("+")[0],  # which is not in the lock
         "device": device,
         "unlocked": find_unlocked(root),
+        "ranks": num_ranks(),
         "initial_weights": initial_weights,
     }
 
@@ -121,4 +123,5 @@ def flatten(
 def identity_in(record: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run that has been recorded."""
     values = flatten(record.get("config") or {})
-    return {"config": values, **{key: record.get(key) for key in KEYS}}
+    known = {key: record.get(key) for key in KEYS}
+    return {"config": values, **known, "ranks": record.get("ranks", 1)}

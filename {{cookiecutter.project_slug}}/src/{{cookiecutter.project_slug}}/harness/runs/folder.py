@@ -26,6 +26,7 @@ from .record import NAME, VERSION, name_from, read_record, write_record
 log = logging.getLogger(__name__)
 RUNS = Path("runs")
 DEVICES = ("cuda", "mps", "cpu")
+MAX_RANKS = 64  # so many are looked for
 
 
 @contextmanager
@@ -144,10 +145,7 @@ def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
     A run that read files which have changed since is not the same run. The best comes first: what
     is running, what is finished, `named`, what is no rerun.
     """
-    found = []
-    for path in [*RUNS.glob(f"[!.]*/{NAME}"), *RUNS.glob(f"[!.]*/[!.]*/{NAME}")]:
-        if _may_be_of(path, wanted):
-            found.append(path.parent)
+    found = [folder for folder in _recorded() if _head_of(folder) in (wanted, None)]
     if named is not None and (named / NAME).exists():
         found = [folder for folder in found if not folder.samefile(named)] + [named]
     found.sort(reverse=True)  # the latest first, where nothing else counts
@@ -155,15 +153,20 @@ def find(root: Path, wanted: str, named: Path | None = None) -> list[Path]:
     return sorted(same, key=lambda folder: _rank(folder, named), reverse=True)
 
 
-def _may_be_of(path: Path, wanted: str) -> bool:
-    """Whether the head of a record has this fingerprint, or none: no need to read them all."""
+def _recorded() -> list[Path]:
+    """The folders in runs/ with a record: of runs, and of runs in a folder of theirs."""
+    paths = [*RUNS.glob(f"[!.]*/{NAME}"), *RUNS.glob(f"[!.]*/[!.]*/{NAME}")]
+    return [path.parent for path in paths]
+
+
+def _head_of(folder: Path) -> str | None:
+    """The fingerprint in the head of a record: no need to read them all; None if it is not there."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(200)
+        with open(folder / NAME, "rb") as file:
+            found = re.search(rb'"fingerprint": "(\w{64})"', file.read(200))
     except OSError:
-        return True
-    is_of_another = re.search(rb'"fingerprint": "\w{64}"', head)
-    return wanted.encode() in head or not is_of_another
+        return None
+    return found[1].decode() if found else None
 
 
 def _is_of(folder: Path, wanted: str) -> bool:
@@ -197,6 +200,8 @@ def _choose(
     """The folder for a run: one that contains it already, or a new one."""
     named = Path(values["run_dir"]) if values["run_dir"] else None
     known = [] if values["force"] else _find_on_any_device(root, identity, values, named)
+    if not known and not values["force"]:
+        _refuse_other_ranks(identity)
     if named is None:
         return known[0] if known else _new_folder(overrides)
     if known and (known[0] == named or is_alive(known[0])):
@@ -218,6 +223,23 @@ def _find_on_any_device(
     others = [fingerprint({**identity, "device": device}) for device in devices]
     elsewhere = [folder for other in others for folder in find(root, other, named)]
     return [folder for folder in elsewhere if status(folder) == "finished"]
+
+
+def _refuse_other_ranks(identity: Mapping[str, Any]) -> None:
+    """An interrupted run of other ranks is not resumed, nor is it begun anew by mistake.
+
+    Raises:
+        StudyError: there is one.
+    """
+    numbers = {n for n in range(1, MAX_RANKS + 1) if n != identity["ranks"]}
+    others = {fingerprint({**identity, "ranks": number}): number for number in numbers}
+    for folder in _recorded():
+        number = others.get(_head_of(folder) or "")
+        if number is not None and status(folder) in ("interrupted", "killed"):
+            raise StudyError(
+                f"{folder}: this run was begun by {number} ranks, not {identity['ranks']}; resume it "
+                f"with {number}, or type force=true to begin another"
+            )
 
 
 def _new_folder(overrides: Sequence[str]) -> Path:

@@ -26,6 +26,7 @@ from typing import Any
 
 from ..errors import StudyError
 from ..files import hash_file, hash_files, to_json, write_atomically
+from ..ranks import rank
 from ..training.results import RESULTS, write_metrics
 from .code import hash_source, source_in_use
 from .drift import Change, find_drift, hardware_drift, write_changes
@@ -167,6 +168,10 @@ class Record:
             record.finish(metrics)
     """
 
+    def __new__(cls, run: Run) -> "Record":
+        del run
+        return super().__new__(cls if rank() == 0 else _Unwritten)
+
     def __init__(self, run: Run) -> None:
         self.root, self.folder = run.root, run.folder
         begun = read_record(run.folder)
@@ -260,7 +265,7 @@ class Record:
 
     def _cost(self) -> dict[str, Any]:
         """Device hours times the price in the configuration, and energy where it is measured."""
-        hours = self["seconds"] / 3600
+        hours = self["seconds"] / 3600 * self.values.get("ranks", 1)
         price = self["config"].get("price_per_hour")
         joules = None
         if self.energy is not None and (now := read_energy(self._card())) is not None:
@@ -271,6 +276,23 @@ class Record:
             "price": None if price is None else round(hours * price, 6),
             "joules": joules,
         }
+
+
+class _Unwritten(Record):
+    """What the other ranks have in its place: rank 0 writes the record."""
+
+    def __init__(self, run: Run) -> None:  # pylint: disable=super-init-not-called
+        self.root, self.folder = run.root, run.folder
+        self.values = {"config": run.values, "overrides": run.overrides, "checks": []}
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def finish(self, metrics: Metrics) -> None:
+        """Writes nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Writes nothing."""
 
 
 class _LogFile(logging.FileHandler):
@@ -318,6 +340,9 @@ def _next_part(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     before = identity_in(record)
     if before["data"] != run.identity["data"]:
         raise StudyError(f"resume={run.folder}: the run began with other data")
+    if before["ranks"] != (now := run.identity["ranks"]):
+        begun = f"the run was begun by {before['ranks']} ranks, not {now}"
+        raise StudyError(f"resume={run.folder}: {begun}; resume it with as many")
     changes = find_drift(before, run.identity)
     inputs = changed_inputs(run.root, record.get("inputs") or {})
     changes += [Change("data", name, "before", "now") for name in inputs]

@@ -8,7 +8,7 @@ hash.
 
 import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -105,14 +105,22 @@ def sort_in_buckets(
 
 
 def batches(
-    split: Dataset[Batch], order: np.ndarray, *, batch_size: int, num_workers: int = 0
+    split: Dataset[Batch],
+    order: np.ndarray,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    part_of: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Iterator[Batch]:
     """Yields the rows of `order` by `batch_size`; the last batch may be smaller.
+
+    Of each batch it reads the part that `part_of` chooses: all, unless told otherwise.
 
     The same batches for any number of worker processes. None at all is fastest for rows that
     only have to be copied: workers pay when a row costs more than a millisecond to make.
     """
-    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    starts = range(0, len(order), batch_size)
+    chunks = [part_of(order[start : start + batch_size]) for start in starts]
     if num_workers and chunks:
         # each "item" of the loader is a whole batch: nothing is collated
         loader = DataLoader(split, sampler=chunks, batch_size=None, num_workers=num_workers)

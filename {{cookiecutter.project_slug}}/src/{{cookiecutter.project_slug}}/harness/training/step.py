@@ -1,14 +1,18 @@
 """One batch: to the device, through the model, and back; and one pass over a split."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from ..ranks import num_ranks, rank
+from . import distributed
 from .metrics import MeanLoss, Metric, loss_weight
 from .prepared import Batch, batches
 
@@ -27,6 +31,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def to_cpu(batch: Batch) -> Batch:
+    """The batch with every tensor where any process can read it."""
+    return {name: tensor.cpu() for name, tensor in batch.items()}
 
 
 def split_batch(batch: Batch, num_pieces: int) -> Iterator[tuple[Batch, float]]:
@@ -53,21 +62,33 @@ def backward(
     """Adds the gradients of the batch's mean loss, piece by piece.
 
     Returns:
-        That loss: a detached scalar, on the device.
+        That loss: a detached scalar, on the device. Over several ranks, what this rank adds to it:
+        their mean is the loss.
     """
     total: Tensor | None = None
-    for piece, share in split_batch(batch, num_pieces):
+    is_distributed = isinstance(model, DistributedDataParallel)
+    factor = distributed.scale(loss_weight(batch), device) if is_distributed else None
+    pieces = list(split_batch(batch, num_pieces))
+    for number, (piece, share) in enumerate(pieces, start=1):
         piece = to_device(piece, device)
         if augmentation is not None:
             piece = augmentation(piece)
-        with autocast(device, precision):
-            loss = model(**piece)["loss"]
-        if num_pieces > 1:
-            loss = loss * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        with _gradients_kept(model, is_kept=is_distributed and number < len(pieces)):
+            with autocast(device, precision):
+                loss = model(**piece)["loss"]
+            if num_pieces > 1:
+                loss = loss * share
+            if factor is not None:
+                loss = loss * factor
+            loss.backward()  # type: ignore[no-untyped-call]
         total = loss.detach() if total is None else total + loss.detach()
     assert total is not None
     return total
+
+
+def _gradients_kept(model: Any, *, is_kept: bool) -> contextlib.AbstractContextManager[Any]:
+    """Between the pieces of a batch nothing is summed over the ranks: that is done at the last."""
+    return model.no_sync() if is_kept else contextlib.nullcontext()
 
 
 @torch.inference_mode()
@@ -80,18 +101,39 @@ def evaluate(
     device: torch.device,
     precision: str = "float32",
     num_workers: int = 0,
+    is_distributed: bool = False,
 ) -> dict[str, float]:
-    """The mean loss and every metric over a split, with the model in evaluation mode."""
+    """The mean loss and every metric over a split, with the model in evaluation mode.
+
+    With `is_distributed`, each rank computes some of the batches; rank 0 counts all of them, in
+    their order, so that the numbers are those of one process.
+    """
     counters: dict[str, Metric] = {"loss": MeanLoss()}
     counters |= {name: factory() for name, factory in metrics.items()}
     was_training = model.training
     model.eval()
     order = np.arange(len(split))  # type: ignore[arg-type]
-    for batch in batches(split, order, batch_size=batch_size, num_workers=num_workers):
-        batch = to_device(batch, device)
-        with autocast(device, precision):
-            outputs = model(**batch)
+    if is_distributed:
+        distributed.share_buffers(model)
+        chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        order = np.concatenate([order[:0], *chunks[rank() :: num_ranks()]])
+
+    def answers() -> Iterator[tuple[Batch, Batch]]:
+        for batch in batches(split, order, batch_size=batch_size, num_workers=num_workers):
+            batch = to_device(batch, device)
+            with autocast(device, precision):
+                outputs = model(**batch)
+            yield (to_cpu(outputs), to_cpu(batch)) if is_distributed else (outputs, batch)
+
+    found = answers()
+    if is_distributed:
+        found = distributed.from_all_ranks(found, math.ceil(len(chunks) / num_ranks()))
+    for outputs, batch in found:
         for counter in counters.values():
             counter.update(outputs, batch)
     model.train(was_training)
-    return {name: counter.compute() for name, counter in counters.items()}
+
+    def compute() -> dict[str, float]:
+        return {name: counter.compute() for name, counter in counters.items()}
+
+    return distributed.share(compute) if is_distributed else compute()

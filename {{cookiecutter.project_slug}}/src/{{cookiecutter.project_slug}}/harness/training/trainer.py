@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -19,6 +20,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import StudyError
 from ..files import write_atomically
+from ..ranks import num_ranks, rank
+from . import distributed
 from .callbacks import Callbacks
 from .checkpoints import load_checkpoint, save_checkpoint, to_bytes
 from .determinism import seed_step
@@ -29,6 +32,7 @@ from .settings import Settings
 from .step import MetricFactories, backward, evaluate
 
 log = logging.getLogger(__name__)
+GO_ON, END, STOP = range(3)  # in this order: what any rank of several asks for
 
 
 class NonFiniteLoss(StudyError):
@@ -64,7 +68,8 @@ def catch_signals() -> Iterator[list[str]]:
 
 
 def _interrupted(signals: Sequence[str], step: int) -> Interrupted:
-    return Interrupted(f"by {signals[0]} after step {step}")
+    name = signals[0] if signals else "a signal to another rank"
+    return Interrupted(f"by {name} after step {step}")
 
 
 class Trainer:
@@ -111,7 +116,12 @@ class Trainer:
         self.callbacks = Callbacks()
         self.parts = divide(model, settings)
         hold(self.parts, epoch=1)
-        self.forward = torch.compile(model) if settings.compile else model
+        self.forward: nn.Module = model
+        if settings.compile:
+            self.forward = torch.compile(model)  # type: ignore[assignment]
+        self._own_forward = self.forward
+        self.is_distributed = False  # whether each rank of several computes its part of a batch
+        self._learning: list[bool] = []  # of each parameter, when the ranks were last connected
         self.step = 0  # optimizer steps done
         self.epoch_loss = 0.0  # sum over the steps of the current epoch
         self.history: list[dict[str, float]] = []
@@ -120,6 +130,7 @@ class Trainer:
         self.spent = 0.0  # seconds in training, up to the last checkpoint
         self._saved = time.monotonic()
 
+    @distributed.together()
     def fit(self, train: Dataset[Batch], validation: Dataset[Batch]) -> str:
         """Trains to the end, and leaves the best weights in the model.
 
@@ -129,6 +140,7 @@ class Trainer:
         Raises:
             NonFiniteLoss: at the first step whose loss is infinite or not a number.
             Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
+            LostRank: another rank ended.
         """
         num_steps = math.ceil(len(train) / self.settings.batch_size)  # type: ignore[arg-type]
         total = self.settings.num_epochs * num_steps
@@ -138,11 +150,14 @@ class Trainer:
         with (
             catch_signals() as signals,
             logging_redirect_tqdm(),
-            tqdm(total=total, initial=self.step, disable=None, leave=False) as progress,
+            tqdm(
+                total=total, initial=self.step, disable=None if rank() == 0 else True, leave=False
+            ) as progress,
         ):
             while not ended:
                 self.model.train()
                 hold(self.parts, epoch=len(self.history) + 1)
+                self._connect()
                 self._train_epoch(
                     self._rest_of_epoch(train, num_steps), signals, deadline, progress
                 )
@@ -150,7 +165,7 @@ class Trainer:
                 if self.step == (len(self.history) + 1) * num_steps:
                     self._end_epoch(validation, num_steps)
                 ended = self._reason_to_end(total, deadline)
-        if signals:  # during the last validation
+        if self._asked_to(signals) == STOP:  # during the last validation
             self.save()
             raise _interrupted(signals, self.step)
         if ended == "time budget":
@@ -163,6 +178,18 @@ class Trainer:
         minutes = self.settings.max_minutes
         return math.inf if minutes is None else self._saved + 60 * minutes - self.spent
 
+    def _connect(self) -> None:
+        """Lets the ranks sum the gradients of what learns in this epoch."""
+        learning = [item.requires_grad for item in self.model.parameters()]
+        if self.is_distributed and learning != self._learning:
+            self.forward = distributed.wrap(self._own_forward, self.device)
+            self._learning = learning
+
+    def _asked_to(self, signals: Sequence[str], deadline: float = math.inf) -> int:
+        """GO_ON, END or STOP: what a signal or the clock asks for; of several ranks, any of them."""
+        asked = STOP if signals else END if time.monotonic() > deadline else GO_ON
+        return distributed.agree(asked) if self.is_distributed else asked
+
     def _train_epoch(
         self,
         batches_left: Iterator[Batch],
@@ -174,10 +201,11 @@ class Trainer:
         for batch in batches_left:
             self.advance(batch)
             progress.update()
-            self._save_when_due(now=bool(signals))
-            if signals:
+            asked = self._asked_to(signals, deadline)
+            self._save_when_due(now=asked == STOP)
+            if asked == STOP:
                 raise _interrupted(signals, self.step)
-            if time.monotonic() > deadline:
+            if asked == END:
                 break
 
     def _reason_to_end(self, total: int, deadline: float) -> str:
@@ -186,7 +214,7 @@ class Trainer:
             return "epochs"
         if self.out_of_patience():
             return "patience"
-        return "time budget" if time.monotonic() > deadline else ""
+        return "time budget" if self._asked_to((), deadline) == END else ""
 
     def _rest_of_epoch(self, train: Dataset[Batch], num_steps: int) -> Iterator[Batch]:
         """The batches of the current epoch, from the next step on."""
@@ -196,14 +224,23 @@ class Trainer:
         done = self.step - epoch * num_steps
         size = self.settings.batch_size
         order = order_of(train, seed=self.seed, epoch=epoch, batch_size=size)
-        workers = self.settings.num_workers
-        return batches(train, order[done * size :], batch_size=size, num_workers=workers)
+        return batches(
+            train,
+            order[done * size :],
+            batch_size=size,
+            num_workers=self.settings.num_workers,
+            part_of=distributed.part_of if self.is_distributed else np.asarray,
+        )
 
     def advance(self, batch: Batch) -> None:
         """One step: a function of the weights, the batch, the seed and the number of the step."""
-        seed_step(self.seed, self.step, self.device)
+        seed_step(self.seed, self.step, self.device, rank=rank() if self.is_distributed else 0)
         loss = self.train_step(batch)
         self.step += 1
+        if self.is_distributed:
+            loss = distributed.mean(loss)
+            if self.step == 1:
+                distributed.require_same_weights(self.model)
         self._pending.append(loss)
         if len(self._pending) == 50:  # asking a GPU after each step would make it wait
             self._fetch_losses()
@@ -213,7 +250,8 @@ class Trainer:
         """Moves the weights by one batch. Override it for a step of your own.
 
         Returns:
-            The mean loss of the batch: a detached scalar, on the device.
+            The mean loss of the batch: a detached scalar, on the device. Over several ranks, as
+            `backward` gives it: the mean over the ranks is that of the batch.
         """
         self.optimizer.zero_grad()
         loss = backward(
@@ -255,6 +293,8 @@ class Trainer:
     def _end_epoch(self, validation: Dataset[Batch], num_steps: int) -> None:
         """Validates, keeps the weights if they are the best so far, and writes the history."""
         self._fetch_losses()
+        if self.is_distributed:
+            distributed.require_same_weights(self.model)
         self.callbacks.call("before_validation", self)
         result = self.evaluate(validation)
         epoch = self.step // num_steps
@@ -274,6 +314,7 @@ class Trainer:
             write_history(self.folder, self.history)
         self.callbacks.call("after_epoch", self, self.history[-1])
 
+    @distributed.together()
     def evaluate(self, split: Dataset[Batch]) -> dict[str, float]:
         """The loss and every metric over a split."""
         return evaluate(
@@ -284,6 +325,7 @@ class Trainer:
             device=self.device,
             precision=self.settings.precision,
             num_workers=self.settings.num_workers,
+            is_distributed=self.is_distributed,
         )
 
     def best_row(self) -> dict[str, float]:
@@ -323,6 +365,9 @@ class Trainer:
             write_history(self.folder, self.history)
             write_atomically(self.folder / "best.pt", to_bytes(self.model.state_dict()))
 
+    def _num_ranks(self) -> int:
+        return num_ranks() if self.is_distributed else 1
+
     def save(self) -> None:
         """Writes a checkpoint: everything that `resume` needs for bit-identical results."""
         self._fetch_losses()  # weights after a non-finite loss are never saved
@@ -332,6 +377,7 @@ class Trainer:
             return
         log_file = self.folder / "run.log"
         state = {
+            "ranks": self._num_ranks(),
             "step": self.step,
             "epoch_loss": self.epoch_loss,
             "history": self.history,
@@ -352,20 +398,25 @@ class Trainer:
         The log is truncated to where it was then: what is done again is logged again.
 
         Raises:
-            StudyError: the checkpoint is of another model.
+            StudyError: the checkpoint is of another model, or of another number of ranks.
         """
-        assert self.folder is not None
-        found = load_checkpoint(self.folder)
-        log_file, log_bytes = self.folder / "run.log", 0
-        if found is not None:
-            log_bytes = self._load(*found)
-        if log_file.exists() and log_file.stat().st_size > log_bytes:
-            os.truncate(log_file, log_bytes)
+        found = distributed.share(self._find) if self.is_distributed else self._find()
+        log_bytes = 0 if found is None else self._load(*found)
+        if self.folder is not None:
+            log_file = self.folder / "run.log"
+            if log_file.exists() and log_file.stat().st_size > log_bytes:
+                os.truncate(log_file, log_bytes)
         if found is not None:
             log.info("resumed after step %d", self.step)
 
+    def _find(self) -> tuple[Path, dict[str, Any]] | None:
+        assert self.folder is not None
+        return load_checkpoint(self.folder)
+
     def _load(self, path: Path, state: Mapping[str, Any]) -> int:
         """Restores a checkpoint; returns how long the log was then, in bytes."""
+        if (ranks := state.get("ranks", 1)) != self._num_ranks():
+            raise StudyError(f"{path}: the run was begun by {ranks} ranks, not {self._num_ranks()}")
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
