@@ -2,6 +2,12 @@
 
 import os
 
+from .errors import StudyError
+
+
+class Told(StudyError):
+    """An error of rank 0, on another rank: rank 0 shows it."""
+
 
 def num_ranks() -> int:
     """How many they are, as torchrun or Slurm says; 1 for a run in one process."""

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from ..errors import StudyError
 from ..files import temporary_path
-from ..ranks import num_ranks, rank
+from ..ranks import Told, num_ranks, rank
 from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
@@ -48,6 +48,8 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         try:
             with _faults_as_mistakes():
                 return main(config)
+        except Told:
+            sys.exit(1)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _note_failure(error)

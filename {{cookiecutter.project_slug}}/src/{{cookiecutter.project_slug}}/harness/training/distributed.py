@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import StudyError
-from ..ranks import num_ranks, rank
+from ..ranks import Told, num_ranks, rank
 from .determinism import kind_of, local_card
 
 T = TypeVar("T")
@@ -34,10 +34,6 @@ _state: dict[str, Any] = {}  # the store, and the group of CPU processes for wha
 
 class LostRank(StudyError):
     """Another rank ended, so this one cannot go on."""
-
-
-class Told(StudyError):
-    """An error of rank 0, on another rank: rank 0 shows it."""
 
 
 def join(device: str) -> None:
