@@ -18,6 +18,7 @@ from types import TracebackType
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "ip")
 CPUS = 2  # of each node
+UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "SUSPENDED")
 SECONDS = 60  # that what is waited for may take on a busy machine
 # settings that keep a Slurm from waiting; cred_expire is how long a requeued job is held as well
 SLURM_CONF = """
@@ -27,7 +28,7 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=3
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -36,7 +37,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
+AccountingStorageHost={controller}
 AccountingStoragePort={ports[2]}
 AccountingStoragePass={folder}/munge/socket
 SelectType=select/cons_tres
@@ -57,6 +58,7 @@ SLURMDBD_CONF = """
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 DbdHost=localhost
+DbdAddr={controller}
 DbdPort={ports[2]}
 SlurmUser=root
 StorageType=accounting_storage/mysql
@@ -82,8 +84,8 @@ nsenter --target {network} --net ip link set {name} master bridge up
 ip address add {address}/24 dev eth0
 ip link set eth0 up
 """
-# its sh is the first process of the node: all others end with it
-NODE_DAEMON = "exec unshare --pid --kill-child --mount-proc sh -c 'slurmd -D & wait'"
+FIRST = ("unshare", "--pid", "--kill-child")  # the process after which all others end with it
+NODE_DAEMON = f"exec {' '.join(FIRST)} --mount-proc sh -c 'slurmd -D & wait'"
 
 
 class Cluster:
@@ -142,8 +144,13 @@ class Cluster:
 
     def submit(self, command: str, *options: str) -> str:
         """Submits a line of shell; returns the job's id."""
-        logs = f"--output={self.folder}/%A_%a.log"
-        return self.call("sbatch", "--parsable", logs, *options, "--wrap", command)
+        output = f"--output={self.folder}/%j.log"
+        return self.call("sbatch", "--parsable", output, *options, "--wrap", command)
+
+    def log(self, job: str) -> str:
+        """What a job has printed."""
+        path = Path(self.job(job)["StdOut"])
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def job(self, job: str) -> dict[str, str]:
         """What Slurm says of a job, or of one of an array, as 7_0: JobState, Reason, Restarts."""
@@ -152,8 +159,21 @@ class Cluster:
 
     def wait(self, job: str, *states: str) -> dict[str, str]:
         """Waits until a job is in one of these states; returns what Slurm says of it."""
-        wait_until(lambda: self.job(job)["JobState"] in states, lambda: f"{states}: {self.job(job)}")
+
+        def reached() -> bool:
+            state = self.job(job)["JobState"]
+            assert state in (*states, *UNFINISHED), f"{self.job(job)}\n{self.log(job)[-3000:]}"
+            return state in states
+
+        wait_until(reached, lambda: f"{states}: {self.job(job)}\n{self.log(job)[-3000:]}")
         return self.job(job)
+
+    def restart(self, job: str) -> None:
+        """Waits until a job is requeued, lets it start soon, and waits until it has."""
+        self.wait(job, "PENDING")
+        # in the second in which it was stopped, its node refuses to run it
+        self.call("scontrol", "update", f"JobId={job}", "StartTime=now+1")
+        self.wait(job, "RUNNING")
 
     def accounts(self, job: str) -> list[str]:
         """The states that accounting names for a job, as JOB STATE, one for each start of it."""
@@ -208,7 +228,7 @@ class Cluster:
         where = ("env", f"MYSQL_UNIX_PORT={database}")
         self._start("slurmdbd", *self.words, *where, "slurmdbd", "-D")
         self._wait_for("slurmdbd", lambda: "started" in self._log("slurmdbd"))
-        self._start("slurmctld", *self.words, "slurmctld", "-D", "-i")
+        self._start("slurmctld", *self.words, *FIRST, "slurmctld", "-D", "-i")
         for name in self.nodes:
             self._start_node(name)
         self._wait_for_nodes()
