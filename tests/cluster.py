@@ -5,9 +5,11 @@ loopback; several get networks of their own too, in which a program runs by `Clu
 the first process of a node ends, the kernel ends all of them and removes what was mounted.
 """
 
+import contextlib
 import os
 import secrets
 import shlex
+import signal
 import socket
 import stat
 import subprocess
@@ -18,8 +20,9 @@ from types import TracebackType
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "ip")
 CPUS = 2  # of each node
+USABLE = ("idle", "mixed", "allocated", "completing")  # of a node; idle* does not answer
 UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "SUSPENDED")
-SECONDS = 60  # that what is waited for may take on a busy machine
+SECONDS = 120  # that what is waited for may take on a busy machine
 # settings that keep a Slurm from waiting; cred_expire is how long a requeued job is held as well
 SLURM_CONF = """
 ClusterName=tests
@@ -45,6 +48,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
 KillWait=10
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -52,6 +56,7 @@ GresTypes=gpu
 MailProg=/bin/true
 {nodes}
 PartitionName=main Nodes=ALL Default=YES PriorityTier=1
+PartitionName=grace Nodes=ALL PriorityTier=1 GraceTime=20
 PartitionName=prio Nodes=ALL PriorityTier=2
 """
 SLURMDBD_CONF = """
@@ -91,8 +96,10 @@ NODE_DAEMON = f"exec {' '.join(FIRST)} --mount-proc sh -c 'slurmd -D & wait'"
 class Cluster:
     """A running Slurm; a context manager starts and ends it.
 
-    Partition `main` is the default; a job of partition `prio` preempts and requeues those of
-    `main`. Each node, n1 and so on, has two CPUs and two devices that stand for GPUs.
+    Partition `main` is the default. A job of partition `prio` preempts and requeues others: those
+    of `main` get the signal that they ask for (sbatch --signal), SIGTERM at once and SIGKILL ten
+    seconds later; those of `grace` get theirs, and the rest only after twenty seconds. Each node,
+    n1 and so on, has two CPUs and two devices that stand for GPUs.
 
     Args:
         folder: An empty one, of the cluster's own, with a short path: sockets are made in it.
@@ -132,13 +139,7 @@ class Cluster:
 
     def call(self, *words: str | Path) -> str:
         """What a command prints that must succeed, less the space around it."""
-        done = subprocess.run(
-            [*self.words, *words],
-            env=os.environ | self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self._attempt(*words)
         assert done.returncode == 0, f"{shlex.join(map(str, words))}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -198,9 +199,11 @@ class Cluster:
         self._wait_for_nodes()
 
     def clear(self) -> None:
-        """Cancels all jobs, and waits until none is left."""
+        """Cancels all jobs, waits until none is left, and starts the nodes that failed."""
         self.call("scancel", "--user", "root")
         wait_until(lambda: not self.call("squeue", "--noheader"), lambda: self.call("squeue"))
+        for name in self.nodes.keys() - self._started.keys():
+            self.repair(name)
 
     def _start_all(self) -> None:
         """Starts every daemon and waits until it answers."""
@@ -208,30 +211,41 @@ class Cluster:
         for name in ("munge", "mariadb", "state", *self.nodes):
             (folder / name).mkdir()
         self._configure(ports)
-        key = folder / "munge" / "key"
-        key.write_bytes(secrets.token_bytes(128))
-        key.chmod(0o600)
-        names = ("key-file", "pid-file", "seed-file", "log-file", "socket")
-        files = [f"--{name}={folder}/munge/{name.removesuffix('-file')}" for name in names]
-        self._start("munged", "munged", "--foreground", "--force", *files)
-        database = folder / "mariadb" / "socket"
-        files = [f"--datadir={folder}/mariadb", f"--socket={database}", f"--pid-file={database}.pid"]
-        options = ("--no-defaults", "--user=root", "--skip-networking", "--skip-grant-tables")
-        sizes = ("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M")
-        self._start("mariadbd", "mariadbd", *options, *files, *sizes)
+        self._start_munge()
+        database = self._start_database()
         if self._several:
             network = self._start("network", "unshare", "--net", "sh", "-ec", NETWORK)
             self.words = ("nsenter", "--target", str(network.pid), "--net")
-            self._wait_for("network", lambda: "ready" in self._log("network"))
-        for name, path in (("munged", folder / "munge" / "socket"), ("mariadbd", database)):
-            self._wait_for(name, lambda path=path: answers(path))  # type: ignore[misc]
-        where = ("env", f"MYSQL_UNIX_PORT={database}")
-        self._start("slurmdbd", *self.words, *where, "slurmdbd", "-D")
-        self._wait_for("slurmdbd", lambda: "started" in self._log("slurmdbd"))
+            self._wait_for(lambda: "ready" in self._log("network"), "network")
+        self._wait_for(lambda: answers(folder / "munge" / "socket"), "munged")
+        self._wait_for(lambda: answers(database), "mariadbd")
+        where = f"MYSQL_UNIX_PORT={database}"
+        self._start("slurmdbd", *self.words, "env", where, "slurmdbd", "-D")
+        self._wait_for(lambda: "started" in self._log("slurmdbd"), "slurmdbd")
         self._start("slurmctld", *self.words, *FIRST, "slurmctld", "-D", "-i")
         for name in self.nodes:
             self._start_node(name)
         self._wait_for_nodes()
+
+    def _start_munge(self) -> None:
+        """Starts what proves to the daemons who asks."""
+        folder = self.folder / "munge"
+        (folder / "key").write_bytes(secrets.token_bytes(128))
+        (folder / "key").chmod(0o600)
+        files = [f"--{name}-file={folder}/{name}" for name in ("key", "pid", "seed")]
+        self._start(
+            "munged", "munged", "--foreground", "--force", f"--socket={folder}/socket", *files
+        )
+
+    def _start_database(self) -> Path:
+        """Starts the database of the accounting; returns its socket."""
+        folder = self.folder / "mariadb"
+        files = (f"--datadir={folder}", f"--socket={folder}/socket")
+        sizes = ("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M")
+        # without grants it needs no tables of its own, which take seconds to make
+        options = ("--user=root", "--skip-networking", "--skip-grant-tables")
+        self._start("mariadbd", "mariadbd", "--no-defaults", *options, *files, *sizes)
+        return folder / "socket"
 
     def _configure(self, ports: list[int]) -> None:
         """Writes the configuration, and the devices that stand for GPUs."""
@@ -278,34 +292,46 @@ class Cluster:
     def _log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def _wait_for(self, name: str, condition: Callable[[], bool]) -> None:
-        """Waits until a daemon answers; one that ends is an error at once."""
+    def _attempt(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | self.environment()
+        every = [*self.words, *words]
+        return subprocess.run(every, env=variables, capture_output=True, text=True, check=False)
+
+    def _wait_for(self, condition: Callable[[], bool], *names: str) -> None:
+        """Waits until daemons are ready; one that ends is an error at once."""
+
+        def logs(ended: bool) -> str:
+            processes = self._started.items()
+            of = [name for name, each in processes if not ended or each.poll() is not None]
+            return "".join(f"{name}: {self._log(name)[-3000:]}" for name in of if name in names)
 
         def holds() -> bool:
-            assert self._started[name].poll() is None, f"{name} ended: {self._log(name)[-3000:]}"
+            assert not logs(ended=True), logs(ended=True)
             return condition()
 
-        wait_until(holds, lambda: f"{name}: {self._log(name)[-3000:]}")
+        wait_until(holds, lambda: logs(ended=False))
 
     def _wait_for_nodes(self) -> None:
-        def idle() -> bool:
-            for name in ("slurmctld", *self.nodes):
-                assert self._started[name].poll() is None, f"{name}: {self._log(name)[-3000:]}"
-            states = subprocess.run(
-                [*self.words, "sinfo", "--noheader", "--Node", "--partition=main", "--format=%T"],
-                env=os.environ | self.environment(),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            return states.stdout.split() == ["idle"] * len(self.nodes)
+        words = ("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T")
 
-        wait_until(idle, lambda: self._log("slurmctld")[-3000:])
+        def ready() -> bool:
+            states = self._attempt(*words).stdout.split()
+            return sum(state in USABLE for state in states) >= len(
+                self.nodes.keys() & self._started
+            )
+
+        self._wait_for(ready, "slurmctld", *self.nodes)
 
     def _kill(self, name: str) -> None:
+        """Ends a daemon: the first process of its own, where it has one, and so all the others."""
         process = self._started.pop(name)
-        process.kill()
-        process.wait()
+        while process.poll() is None:
+            path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            children = [int(word) for word in path.read_text(encoding="ascii").split()]
+            for pid in children or [process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
 
     def _end(self) -> None:
         """Ends all that was started, the last first."""
