@@ -4,6 +4,8 @@ The workers of pytest-xdist share what takes long to make: one study with its en
 every published number, one on the tiny table.
 """
 
+import contextlib
+import functools
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
 from filelock import FileLock
 from warm import Warm
 from xdist.remote import Producer
@@ -23,6 +26,15 @@ NINE_RUNS = "test_reproduced.py"
 OPTIONAL = ("notebooks", "export", "tensorboard", "mlflow", "wandb", "search", "s3", "ssh")
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
 UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
+
+
+def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
+    """Skips tests where this machine lacks a program; not where .ci/run has installed them all."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if root and (sys.platform != "linux" or os.geteuid()):
+        missing.append("root, on Linux")
+    skipped = bool(missing) and "NO_PROGRAM_MISSING" not in os.environ
+    return pytest.mark.skipif(skipped, reason=f"not here: {', '.join(missing)}")
 
 
 @pytest.fixture(name="home", autouse=True)
@@ -281,3 +293,28 @@ def _warm(study: Study) -> Iterator[Warm]:
     """A process of the study's environment that has imported torch already."""
     with Warm(study.folder / ".venv" / "bin" / "python", study.environment()) as warm:
         yield warm
+
+
+@pytest.fixture(name="slurm_of", scope="session")
+def _slurm_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Cluster]]:
+    """A running Slurm of so many nodes, started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(
+            lambda nodes: stack.enter_context(Cluster(tmp_path_factory.mktemp("slurm"), nodes))
+        )
+
+
+@pytest.fixture(name="slurm")
+def _slurm(slurm_of: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    """A Slurm of one node, without any job."""
+    slurm = slurm_of(1)
+    yield slurm
+    slurm.clear()
+
+
+@pytest.fixture(name="two_hosts")
+def _two_hosts(slurm_of: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    """A Slurm of two nodes with networks of their own, without any job."""
+    slurm = slurm_of(2)
+    yield slurm
+    slurm.clear()

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Edit, Study
+from conftest import Edit, Study, needs
 from warm import Warm
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here"),
+    needs("strace"),
 ]
 # every call of Linux that can change a file
 CHANGING = (

@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Study
+from conftest import Study, needs
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
 QUIET = """
     --no-sandbox --disable-quic --disable-background-networking --disable-component-update
     --disable-sync --disable-gpu
@@ -24,7 +24,7 @@ QUIET = """
 PATIENCE = 120_000  # milliseconds: torch and matplotlib are imported for the first answer
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here"),
+    needs(CHROMIUM),
 ]
 Open = Callable[[str], Page]
 Serve = Callable[..., str]  # a study and the words after `marimo run`: an address

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import Study, make_once
+from conftest import Study, make_once, needs
 
 pytestmark = pytest.mark.slow
 NOBODY = "65534"
@@ -118,9 +118,7 @@ def test_the_proof_is_the_same_for_another_user_on_another_host(published: Study
     assert said[:2] == ["elsewhere", NOBODY] and said[-1].startswith("identical")
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, REPROTEST)), reason=f"apt-get install {' '.join(REPROTEST)}"
-)
+@needs(*REPROTEST)
 def test_reprotest_sees_no_variation_in_the_proof(published: Study) -> None:
     """Clock and order of files too: it builds twice, the second time with all varied."""
     without = ["user_group"]  # needs sudo
