@@ -25,12 +25,12 @@ from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
 from ..terminal import settle_streams
+from . import launching
 from .composing import CONF, typed_overrides
-from .messages import MISTAKES, describe_error
+from .messages import FAILURES, MISTAKES, describe_error, note_failure
 
 log = logging.getLogger(__name__)
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
-FAILURES = "STUDY_FAILURES"  # the environment variable that names the file of failed jobs
 
 
 def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
@@ -65,6 +65,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
     def command() -> Any:
         settle_streams()
+        launching.install()
         script = Path(inspect.getfile(main)).resolve()
         if ROOT not in script.parents:
             _exit(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)
@@ -131,8 +132,7 @@ def _note_failure(error: Exception) -> None:
         log.error("error: %s", line)
     else:
         log.exception("error: %s", line)
-    with suppress(OSError), open(os.environ[FAILURES], "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+    note_failure(line)
 
 
 def _exit(message: str, code: int) -> NoReturn:

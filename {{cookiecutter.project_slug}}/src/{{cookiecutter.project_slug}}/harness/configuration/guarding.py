@@ -20,12 +20,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..errors import StudyError
+from ..ranks import num_ranks
 from ..runs.machine import ENVIRONMENT
 from ..study import allowed_targets
 from .reading import check_files
 from .targets import find
 
-PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+OWN = f"{__package__}.launching."  # the launchers of this library
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", OWN)
 SCHEMES = ("", "file", "structured")
 PACKAGES = ("pkg://hydra.", "pkg://hydra_plugins.")  # any other would be imported
 CALLED = ("callbacks", "launcher", "sweeper")
@@ -62,6 +64,7 @@ def install(folder: Path) -> None:
             raise _explain(error, overrides, loader.repository.group_exists) from error
         check_hydra(config.hydra)
         if run_mode == RunMode.MULTIRUN:
+            check_ranks(config.hydra)
             params = config.hydra.sweeper.get("params") or {}
             check_sweep(folder, [*overrides, *(f"{key}={val}" for key, val in params.items())])
         return config
@@ -130,6 +133,18 @@ def check_sweep(folder: Path, overrides: Sequence[str]) -> None:
             found = value.filter(names) if isinstance(value, Glob) else override.sweep_iterator()
             if not any(True for _ in found):
                 raise StudyError(f"{override.input_line}: has no value; nothing would be run")
+
+
+def check_ranks(config: DictConfig) -> None:
+    """Refuses a sweep that the ranks of one run would not do alike.
+
+    Raises:
+        StudyError: names the key.
+    """
+    for name in ("launcher", "sweeper"):
+        if num_ranks() > 1 and ".core_plugins." not in config[name]["_target_"]:
+            hint = "start it without torchrun: launcher=slurm gives each job its ranks"
+            raise StudyError(f"hydra/{name}: not in a process of several ranks; {hint}")
 
 
 def check_hydra(config: DictConfig) -> None:

@@ -1,8 +1,10 @@
 """One line for a mistake: what is wrong, and the nearest right name where there is one."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +13,7 @@ from ..errors import StudyError, suggest
 from .composing import CONF, known_keys
 
 SET_BY_THE_RUN = {"training.optimizer.lr": "; type: model.lr=VALUE"}
+FAILURES = "STUDY_FAILURES"  # the environment variable that names the file of failed jobs
 MISTAKES = (StudyError, HydraException, OmegaConfBaseException)
 
 
@@ -34,6 +37,12 @@ def describe_error(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Error merging override (.*)", text):
         return f"{found[1]}: must be a value, a [list] or keys, as what is there"
     return _first_lines(error)
+
+
+def note_failure(line: str) -> None:
+    """Keeps a line for the end of a sweep: why a job failed, in whatever process it ran."""
+    with suppress(OSError), open(os.environ[FAILURES], "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
 
 
 def _is_without_files(group: str) -> bool:

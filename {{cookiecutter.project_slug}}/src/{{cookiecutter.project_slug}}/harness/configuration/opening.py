@@ -4,14 +4,16 @@ import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..files import ENCODER, write_atomically
 from ..runs.fingerprint import fingerprint, identify
-from ..runs.folder import claim, read_finished
+from ..runs.folder import claim, find_on_any_device, read_finished
 from ..runs.record import record_config
 from ..runs.run import Metrics, Run
 from ..runs.source import find_source
@@ -19,6 +21,47 @@ from ..study import ROOT
 from .composing import to_record, to_values, to_yaml, typed_overrides
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the run of a configuration before it starts: its numbers, if finished."""
+
+    fingerprint: str
+    metrics: Metrics | None
+
+
+def look_up(config: DictConfig, ranks: int) -> Known:
+    """The finished run of a configuration, if there is one; makes nothing.
+
+    Args:
+        config: Resolved and checked.
+        ranks: How many processes will train together.
+
+    Raises:
+        StudyError: the data are not prepared.
+    """
+    from ..training import checkpoints
+
+    identity = {**_identify(config)[0], "ranks": ranks}
+    name = None if config.run_dir is None else Path(config.run_dir)
+    for folder in find_on_any_device(ROOT, identity, to_values(config), name):
+        record = read_finished(folder)
+        if record is not None and checkpoints.restore_results(folder, record):
+            return Known(fingerprint(identity), record["metrics"])
+    return Known(fingerprint(identity), None)
+
+
+def _identify(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run is known by, and its values as its record has them."""
+    from ..training import determinism, prepared
+
+    values = to_record(config)
+    command = describe_preparing(config, typed_overrides())
+    data = prepared.verify_prepared(config.data.folder, values["data"]["prepare"], command)
+    source = find_source(config.get("initial_weights"))
+    known = None if source is None else source.describe()
+    return identify(ROOT, values, data, determinism.kind_of(config.device), known), values
 
 
 @contextmanager
@@ -32,15 +75,11 @@ def open_run(config: DictConfig) -> Iterator[Run]:
         StudyError: the data are not prepared, or the folder cannot be used.
     """
     # torch takes seconds to import: --help and --cfg do without it
-    from ..training import checkpoints, determinism, distributed, prepared
+    from ..training import checkpoints, distributed
 
     distributed.join(config.device)
-    values, overrides = to_record(config), typed_overrides()
-    command = describe_preparing(config, overrides)
-    data = prepared.verify_prepared(config.data.folder, values["data"]["prepare"], command)
-    source = find_source(config.get("initial_weights"))
-    known = None if source is None else source.describe()
-    identity = identify(ROOT, values, data, determinism.kind_of(config.device), known)
+    overrides = typed_overrides()
+    identity, values = _identify(config)
     resume = None if config.resume is None else Path(config.resume)
     distributed.refuse_different("configuration, code or data", fingerprint(identity))
     with ExitStack() as stack, distributed.together():

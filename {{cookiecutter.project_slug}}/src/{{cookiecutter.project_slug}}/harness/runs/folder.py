@@ -199,7 +199,7 @@ def _choose(
 ) -> Path:
     """The folder for a run: one that contains it already, or a new one."""
     named = Path(values["run_dir"]) if values["run_dir"] else None
-    known = [] if values["force"] else _find_on_any_device(root, identity, values, named)
+    known = [] if values["force"] else find_on_any_device(root, identity, values, named)
     if not known and not values["force"]:
         _refuse_other_ranks(identity)
     if named is None:
@@ -212,7 +212,7 @@ def _choose(
     return named
 
 
-def _find_on_any_device(
+def find_on_any_device(
     root: Path, identity: Mapping[str, Any], values: Mapping[str, Any], named: Path | None
 ) -> list[Path]:
     """The folders of a run; with device=auto also those of another kind of device."""

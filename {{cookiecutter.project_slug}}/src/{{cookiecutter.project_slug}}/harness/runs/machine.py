@@ -90,6 +90,13 @@ def _driver() -> str | None:
     return None
 
 
+def slurm_job() -> str | None:
+    """The number of this job of Slurm, as `squeue` and `scancel` have it; of an array, such as 17_3."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def read_energy(device: str) -> float | None:
     """Joules that a graphics card has used since its driver was loaded, if it is measured."""
     if not device.startswith("cuda"):

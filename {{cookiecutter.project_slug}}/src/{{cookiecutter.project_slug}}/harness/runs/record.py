@@ -33,7 +33,13 @@ from .drift import Change, find_drift, hardware_drift, write_changes
 from .fingerprint import KEYS, describe_origin, fingerprint, identity_in
 from .git import describe_git
 from .installed import imported_packages
-from .machine import describe_environment, describe_hardware, describe_packages, read_energy
+from .machine import (
+    describe_environment,
+    describe_hardware,
+    describe_packages,
+    read_energy,
+    slurm_job,
+)
 from .reads import changed_inputs, hash_inputs
 from .run import Metrics, Run
 from .sealing import is_sealed, seal
@@ -44,7 +50,7 @@ RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes the run
 # Overrides that do not describe what a run computes.
 WITHOUT_MEANING = (
     *("run_dir", "force", "replace", "resume", "note", "group", "rerun_of"),
-    *("task", "debug", "tracker"),
+    *("task", "debug", "tracker", "launcher", "search"),
 )
 NAME = "record.json"
 HEAD = ("version", "fingerprint", "status")  # of any record; of a run that has begun also these:
@@ -193,7 +199,7 @@ class Record:
             StudyError: the record cannot be written.
         """
         part: dict[str, Any] = {"started": _stamp(self.started), "host": platform.node()}
-        part |= {"pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+        part |= {"pid": os.getpid(), "slurm_job": slurm_job()}
         self.values.setdefault("parts", []).append(part)
         self.values.setdefault("started", part["started"])
         self.values |= {"status": "running", "exit_code": None, "error": None}

@@ -47,6 +47,8 @@ class Interrupted(KeyboardInterrupt):
 def catch_signals() -> Iterator[list[str]]:
     """Yields a list that fills with the names of SIGINT and SIGTERM when they come.
 
+    SIGUSR2 is among them where it has a handler: a job of Slurm gets it before its time limit.
+
     A second signal of the same kind has its usual effect. Outside the main thread, where Python
     delivers no signals, the list stays empty.
     """
@@ -58,7 +60,10 @@ def catch_signals() -> Iterator[list[str]]:
         signal.signal(number, previous[number])
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_asked = getattr(signal, "SIGUSR2", None)
+        for number in (signal.SIGINT, signal.SIGTERM, is_asked):
+            if number is None or (number == is_asked and not callable(signal.getsignal(number))):
+                continue
             previous[number] = signal.signal(number, note)
     try:
         yield received
@@ -167,6 +172,7 @@ class Trainer:
                 ended = self._reason_to_end(total, deadline)
         if self._asked_to(signals) == STOP:  # during the last validation
             self.save()
+            self._asked_to(())
             raise _interrupted(signals, self.step)
         if ended == "time budget":
             self.spent, self._saved = 0.0, time.monotonic()  # to resume means to grant another
@@ -204,6 +210,7 @@ class Trainer:
             asked = self._asked_to(signals, deadline)
             self._save_when_due(now=asked == STOP)
             if asked == STOP:
+                self._asked_to(())  # no rank ends, and has the others ended, while one still writes
                 raise _interrupted(signals, self.step)
             if asked == END:
                 break

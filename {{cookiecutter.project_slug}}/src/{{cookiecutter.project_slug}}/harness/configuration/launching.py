@@ -1,0 +1,139 @@
+"""Hydra's launchers of this library: a sweep as jobs of Slurm.
+
+What is finished is not submitted, and what waits or runs is waited for: the same command, typed
+again, submits only what is missing.
+"""
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from ..errors import StudyError
+from ..launching import slurm
+from ..launching.resources import SlurmKeys
+from ..runs.record import key_of
+from .messages import note_failure
+from .opening import look_up
+from .resolving import resolve
+
+log = logging.getLogger(__name__)
+
+
+class SlurmLauncher(Launcher):
+    """Each job of a sweep is a job of Slurm.
+
+    Args:
+        keys: Those of conf/launcher/slurm.yaml.
+
+    Raises:
+        StudyError: one is out of its range.
+    """
+
+    def __init__(self, **keys: Any) -> None:
+        self.keys = SlurmKeys(**keys)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes the configuration of the sweep; the task itself is what a job types."""
+        self.context, self.config = hydra_context, config
+        slurm.require_slurm()
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Submits what is missing, and waits for all of it.
+
+        Raises:
+            StudyError: a job is refused, by its configuration or by Slurm; none is submitted then.
+        """
+        setup_globals()
+        jobs = [
+            [item for item in filter_overrides(overrides) if key_of(item) != "launcher"]
+            for overrides in job_overrides
+        ]
+        names = [
+            f"job {number} ({' '.join(job)})" for number, job in enumerate(jobs, initial_job_idx)
+        ]
+        configs = [self._compose(*each) for each in zip(names, job_overrides, strict=True)]
+        known = [look_up(config, self.keys.ranks) for config in configs]
+        missing = {
+            each.fingerprint: job
+            for each, config, job in zip(known, configs, jobs, strict=True)
+            if each.metrics is None or config.force
+        }
+        numbers = {name: number for name in missing if (number := slurm.find_submitted(name))}
+        new = {name: job for name, job in missing.items() if name not in numbers}
+        log.info(
+            "%d jobs: %d finished, %d in the queue, %d are submitted",
+            *(len(jobs), len(jobs) - len(missing), len(numbers), len(new)),
+        )
+        numbers |= slurm.submit(new, self.keys) if new else {}
+        ended = slurm.wait(numbers.values())
+        states = [ended.get(numbers.get(each.fingerprint, "")) for each in known]
+        return [
+            self._result(*each) for each in zip(names, job_overrides, configs, states, strict=True)
+        ]
+
+    def _compose(self, name: str, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job, checked as the job itself will check it."""
+        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        HydraConfig.instance().set_config(composed)
+        config = copy.deepcopy(composed)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        try:
+            return resolve(config)
+        except StudyError as error:
+            raise StudyError(f"{name}: {error}; nothing was submitted") from error
+
+    def _result(
+        self, name: str, overrides: Sequence[str], config: DictConfig, ended: slurm.Ended | None
+    ) -> JobReturn:
+        """What Hydra is told of a job: the value of its run, or why there is none."""
+        result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+        if ended is None or ended.state == "COMPLETED":
+            metrics = look_up(config, self.keys.ranks).metrics
+            if metrics is not None:
+                result.status = JobStatus.COMPLETED
+                result.return_value = metrics["validation"][config.training.monitor]
+                log.info("%s: %.4g", name, result.return_value)
+                return result
+            ended = slurm.Ended("COMPLETED", "but there is no such finished run in runs/")
+        note_failure(f"{name}: {ended}")
+        result.return_value = StudyError(f"{name}: {ended}")
+        return result
+
+
+def install() -> None:
+    """Lets configurations name these launchers, which stand in no package of Hydra's plugins."""
+    own = {f"{SlurmLauncher.__module__}.SlurmLauncher": SlurmLauncher}
+    for target, launcher in own.items():
+        node = {"_target_": target, **asdict(SlurmKeys())}
+        ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=node)
+    original = Plugins.instantiate_launcher
+
+    def instantiate(
+        plugins: Plugins,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> Launcher:
+        keys: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        if keys.get("_target_") not in own:
+            return original(plugins, hydra_context, task_function, config)
+        made = own[keys.pop("_target_")](**keys)
+        made.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        return made
+
+    setattr(Plugins, "instantiate_launcher", instantiate)

@@ -1,0 +1,1 @@
+"""Runs on other machines: what is asked of a cluster, and how its jobs are followed."""

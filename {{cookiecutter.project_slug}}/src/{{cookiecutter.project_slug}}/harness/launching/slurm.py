@@ -1,0 +1,214 @@
+"""Jobs of Slurm: submits an array through submitit, and follows it to its end.
+
+Each job is the command that a person could type, `python run.py -m ...`. Before its time limit it
+gets SIGUSR2: training writes a checkpoint, and the job is put back into the queue, where it goes on
+later. SIGTERM, of `scancel` and of preemption, leads to a checkpoint too; what follows is Slurm's.
+"""
+
+import json
+import logging
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import StudyError
+from ..files import write_atomically
+from ..runs.machine import slurm_job
+from .resources import SlurmKeys
+
+log = logging.getLogger(__name__)
+FOLDER = Path("slurm")  # what the jobs print, and which job does which run
+NEEDED = ("sbatch", "squeue", "sacct", "scontrol")
+RESUMABLE = 75
+FINAL = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+    *("BOOT_FAIL", "DEADLINE"),
+)
+LONGEST = 30.0  # seconds between two looks at the queue
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: its state in Slurm's words, and what it said last."""
+
+    state: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.said}" if self.said else self.state
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs on the node: `python run.py -m OVERRIDES`, in this very process."""
+
+    overrides: Sequence[str]
+
+    def __call__(self) -> None:
+        import submitit
+
+        environment = submitit.JobEnvironment()
+        if environment.num_tasks > 1:
+            submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        # submitit's own handler would end the process in the middle of a step
+        signal.signal(signal.SIGUSR2, _interrupt)
+        sys.argv = ["run.py", "-m", *self.overrides, "launcher=local"]
+        try:
+            runpy.run_path("run.py", run_name="__main__")
+        except SystemExit as end:
+            if "SIGUSR2" in str(end.__context__) and environment.global_rank == 0:
+                _requeue()
+            raise
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    """Outside of training, which catches the signal itself, nothing needs to be finished first."""
+    raise KeyboardInterrupt("by SIGUSR2")
+
+
+def _requeue() -> None:
+    """Puts this job back into the queue; one that is on its way there already stays so."""
+    subprocess.run(["scontrol", "requeue", str(slurm_job())], check=False)
+
+
+def require_slurm() -> None:
+    """Refuses a machine from which no job can be submitted and followed.
+
+    Raises:
+        StudyError: names the missing program.
+    """
+    for name in NEEDED:
+        if shutil.which(name) is None:
+            hint = "launcher=slurm needs a machine of a cluster; without one: launcher=joblib"
+            raise StudyError(f"{name}: there is no such program here; {hint}")
+    _call("sacct", "--noheader", "--allocations", "--starttime=now")
+
+
+def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]:
+    """Submits jobs as one array.
+
+    Args:
+        jobs: The overrides of each run, by its fingerprint.
+        keys: What each job asks for.
+
+    Returns:
+        The number of each job, such as `17_3`, by its fingerprint.
+
+    Raises:
+        StudyError: Slurm refuses them.
+    """
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=FOLDER / "%j", max_num_timeout=0)
+    known = {name: getattr(keys, name) for name in ("partition", "account") if getattr(keys, name)}
+    if keys.gpus_per_node:
+        known["gpus_per_node"] = keys.gpus_per_node
+    executor.update_parameters(
+        job_name=Path.cwd().name,
+        nodes=keys.nodes,
+        ntasks_per_node=keys.tasks_per_node,
+        cpus_per_task=keys.cpus_per_task,
+        mem=f"{round(keys.mem_gb * 1024)}MB",
+        time=keys.timeout_min,
+        signal_delay_s=keys.signal_delay_s,
+        array_parallelism=keys.array_parallelism,
+        setup=list(keys.setup),
+        srun_args=["--wait=60"],  # for the others, once a task of several has ended
+        additional_parameters={"requeue": True, **keys.additional_parameters},
+        **known,
+    )
+    try:
+        with executor.batch():
+            submitted = [executor.submit(Job(list(overrides))) for overrides in jobs.values()]
+    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+        text = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        reason = next((line for line in text if "error" in line), text[-1] if text else "no reason")
+        raise StudyError(f"sbatch: {reason.removeprefix('sbatch: error: ')}") from error
+    found = {name: job.job_id for name, job in zip(jobs, submitted, strict=True)}
+    for name, number in found.items():
+        write_atomically(FOLDER / f"{name}.json", json.dumps({"job": number}).encode())
+    return found
+
+
+def find_submitted(fingerprint: str) -> str | None:
+    """The job that does a run, if it waits or runs."""
+    with suppress(OSError, ValueError, KeyError):
+        number = str(json.loads((FOLDER / f"{fingerprint}.json").read_bytes())["job"])
+        return number if number in _queued([number]) else None
+    return None
+
+
+def wait(numbers: Collection[str]) -> dict[str, Ended]:
+    """Waits until each job has ended, and says how, by its number.
+
+    Raises:
+        StudyError: Slurm does not answer.
+    """
+    ended: dict[str, Ended] = {}
+    delay = 1.0
+    while len(ended) < len(numbers):
+        time.sleep(delay)
+        delay = min(LONGEST, delay * 1.2)
+        left = [number for number in numbers if number not in ended]
+        queued = _queued(left)
+        for number, state in _states([number for number in left if number not in queued]).items():
+            ended[number] = Ended(state, _last_words(number))
+            log.info("job %s of Slurm: %s", number, state)
+    return ended
+
+
+def _queued(numbers: Collection[str]) -> set[str]:
+    """Those of some jobs that wait or run."""
+    arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
+    words = ["squeue", "--noheader", "--array", f"--jobs={arrays}", "--format=%F_%K"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode and "Invalid job id" not in done.stderr:  # long ago: it is forgotten
+        raise StudyError(f"squeue: {done.stderr.strip()}")
+    return {*numbers} & {*done.stdout.replace("_N/A", "").split()}  # one alone is no array
+
+
+def _states(numbers: Collection[str]) -> dict[str, str]:
+    """The final state of each of some jobs that has one, with its exit code unless that is 0."""
+    if not numbers:
+        return {}
+    arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
+    options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode")
+    found = {}
+    for line in _call("sacct", *options, f"--jobs={arrays}").splitlines():
+        number, state, code = line.split("|")
+        word = state.split()[0]  # CANCELLED by 0
+        if number in numbers and word in FINAL:
+            found[number] = word if code == "0:0" else f"{word} (exit code {code.split(':')[0]})"
+    return found
+
+
+def _call(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise StudyError(f"{words[0]}: {reason}")
+    return done.stdout
+
+
+def log_of(number: str) -> Path:
+    """The file with what the first task of a job printed on standard error."""
+    return FOLDER / number / f"{number}_0_log.err"
+
+
+def _last_words(number: str) -> str:
+    """The last error that a job printed."""
+    with suppress(OSError):
+        text = log_of(number).read_text(encoding="utf-8", errors="replace")
+        found = re.findall(r"^error: (.+)", text, re.M)
+        return f"{found[-1] if found else 'see'} ({log_of(number)})"
+    return ""
