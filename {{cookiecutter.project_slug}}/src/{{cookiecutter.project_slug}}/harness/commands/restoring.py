@@ -191,7 +191,18 @@ def rerun(
     own = ["run_dir=runs/again", "force=true", f"rerun_of={record['fingerprint']}"]
     # with another seed too, the weights that the run started from
     same = [f"initial_weights.run={source}"] if source and changed else []
-    words = [str(python), "run.py", *typed, *test, *same, *overrides, *own]
+    ranks = record.get("ranks", 1)
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words = [
+        str(python),
+        *(start if ranks > 1 else []),
+        "run.py",
+        *typed,
+        *test,
+        *same,
+        *overrides,
+        *own,
+    ]
     try:
         reason = "; ".join(filter(None, ["the run failed; its error is above", _left_out(record)]))
         call(words, study, reason, quiet=quiet)

@@ -1,13 +1,13 @@
-"""Hydra's launchers of this library: a sweep as jobs of Slurm.
+"""Hydra's launchers of this library: a sweep as jobs of a cluster.
 
-What is finished is not submitted, and what waits or runs is waited for: the same command, typed
+Of Slurm, what is finished is not submitted, and what waits or runs is waited for: the same command, typed
 again, submits only what is missing.
 """
 
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,8 +19,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ..errors import StudyError
-from ..launching import slurm
-from ..launching.resources import SlurmKeys
+from ..launching import kubernetes, slurm
+from ..launching.resources import KubernetesKeys, SlurmKeys
 from ..runs.record import key_of
 from .messages import note_failure
 from .opening import look_up
@@ -29,7 +29,49 @@ from .resolving import resolve
 log = logging.getLogger(__name__)
 
 
-class SlurmLauncher(Launcher):
+class ClusterLauncher(Launcher):
+    """What the launchers of a cluster have in common."""
+
+    context: HydraContext
+    config: DictConfig
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes the configuration of the sweep; the task itself is what a job types."""
+        self.context, self.config = hydra_context, config
+
+    def compose(self, name: str, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job, checked as the job itself will check it.
+
+        Raises:
+            StudyError: names the job.
+        """
+        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        HydraConfig.instance().set_config(composed)
+        config = copy.deepcopy(composed)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        try:
+            return resolve(config)
+        except StudyError as error:
+            raise StudyError(f"{name}: {error}; nothing was submitted") from error
+
+
+def typed(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """What each job types, besides what says where it runs."""
+    return [
+        [item for item in filter_overrides(overrides) if key_of(item) != "launcher"]
+        for overrides in job_overrides
+    ]
+
+
+def names_of(jobs: Sequence[Sequence[str]], first: int) -> list[str]:
+    """How each job is called in messages."""
+    return [f"job {number} ({' '.join(job)})" for number, job in enumerate(jobs, first)]
+
+
+class SlurmLauncher(ClusterLauncher):
     """Each job of a sweep is a job of Slurm.
 
     Args:
@@ -42,13 +84,6 @@ class SlurmLauncher(Launcher):
     def __init__(self, **keys: Any) -> None:
         self.keys = SlurmKeys(**keys)
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Takes the configuration of the sweep; the task itself is what a job types."""
-        self.context, self.config = hydra_context, config
-        slurm.require_slurm()
-
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
@@ -58,14 +93,10 @@ class SlurmLauncher(Launcher):
             StudyError: a job is refused, by its configuration or by Slurm; none is submitted then.
         """
         setup_globals()
-        jobs = [
-            [item for item in filter_overrides(overrides) if key_of(item) != "launcher"]
-            for overrides in job_overrides
-        ]
-        names = [
-            f"job {number} ({' '.join(job)})" for number, job in enumerate(jobs, initial_job_idx)
-        ]
-        configs = [self._compose(*each) for each in zip(names, job_overrides, strict=True)]
+        slurm.require_slurm()
+        jobs = typed(job_overrides)
+        names = names_of(jobs, initial_job_idx)
+        configs = [self.compose(*each) for each in zip(names, job_overrides, strict=True)]
         known = [look_up(config, self.keys.ranks) for config in configs]
         missing = {
             each.fingerprint: job
@@ -85,18 +116,6 @@ class SlurmLauncher(Launcher):
             self._result(*each) for each in zip(names, job_overrides, configs, states, strict=True)
         ]
 
-    def _compose(self, name: str, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job, checked as the job itself will check it."""
-        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(composed)
-        config = copy.deepcopy(composed)
-        with read_write(config), open_dict(config):
-            del config["hydra"]
-        try:
-            return resolve(config)
-        except StudyError as error:
-            raise StudyError(f"{name}: {error}; nothing was submitted") from error
-
     def _result(
         self, name: str, overrides: Sequence[str], config: DictConfig, ended: slurm.Ended | None
     ) -> JobReturn:
@@ -115,12 +134,48 @@ class SlurmLauncher(Launcher):
         return result
 
 
+class KubernetesLauncher(ClusterLauncher):
+    """Writes a sweep as a Job of Kubernetes, and starts nothing.
+
+    Args:
+        keys: Those of conf/launcher/kubernetes.yaml.
+
+    Raises:
+        StudyError: one is out of its range.
+    """
+
+    def __init__(self, **keys: Any) -> None:
+        self.keys = KubernetesKeys(**keys)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Writes the file, and says what to type.
+
+        Raises:
+            StudyError: a job is refused by its configuration, or the sweep is a search.
+        """
+        setup_globals()
+        if not self.config.hydra.sweeper["_target_"].endswith(".BasicSweeper"):
+            raise StudyError("launcher=kubernetes: a search waits for the value of each run")
+        jobs = typed(job_overrides)
+        for each in zip(names_of(jobs, initial_job_idx), job_overrides, strict=True):
+            self.compose(*each)
+        path = kubernetes.write_job(jobs, self.keys)
+        log.info("%s: a pod for each of %d runs; type: kubectl create -f %s", path, len(jobs), path)
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in jobs]
+
+
+OWN = {"slurm": (SlurmLauncher, SlurmKeys), "kubernetes": (KubernetesLauncher, KubernetesKeys)}
+
+
 def install() -> None:
     """Lets configurations name these launchers, which stand in no package of Hydra's plugins."""
-    own = {f"{SlurmLauncher.__module__}.SlurmLauncher": SlurmLauncher}
-    for target, launcher in own.items():
-        node = {"_target_": target, **asdict(SlurmKeys())}
-        ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=node)
+    launchers = {launcher.__name__: launcher for launcher, _ in OWN.values()}
+    for name, (launcher, keys) in OWN.items():
+        node = {key.name: None if key.default is MISSING else key.default for key in fields(keys)}
+        node["_target_"] = f"{__name__}.{launcher.__name__}"
+        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node)
     original = Plugins.instantiate_launcher
 
     def instantiate(
@@ -130,9 +185,10 @@ def install() -> None:
         config: DictConfig,
     ) -> Launcher:
         keys: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        if keys.get("_target_") not in own:
+        module, _, name = keys.pop("_target_").rpartition(".")
+        if module != __name__:
             return original(plugins, hydra_context, task_function, config)
-        made = own[keys.pop("_target_")](**keys)
+        made = launchers[name](**keys)
         made.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         return made
 

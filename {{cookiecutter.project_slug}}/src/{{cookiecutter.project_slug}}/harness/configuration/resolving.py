@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import StudyError
+from ..ranks import num_ranks
 from ..runs.record import key_of, read_record
 from .checking import check_config, check_data, check_tracker, refuse_unused, require
 from .composing import CONF, composed_of, flatten, naming_variables, typed_overrides
@@ -40,6 +41,9 @@ def _follow_and_check(config: DictConfig) -> None:
     with naming_variables():
         OmegaConf.resolve(config)
     check_config(config)
+    if num_ranks() > 1 and (config.get("debug") or config.get("task", "train") != "train"):
+        word = f"debug={config.debug}" if config.get("debug") else f"task={config.task}"
+        raise StudyError(f"{word}: not with several ranks; type it after python, without torchrun")
     try:
         check_tracker(config)
     except StudyError as error:

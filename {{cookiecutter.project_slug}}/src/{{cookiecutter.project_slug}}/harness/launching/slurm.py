@@ -195,8 +195,8 @@ def _states(numbers: Collection[str]) -> dict[str, str]:
 def _call(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise StudyError(f"{words[0]}: {reason}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
+        raise StudyError(f"{words[0]}: {lines[-1].removeprefix(f'{words[0]}: ')}")
     return done.stdout
 
 
