@@ -24,6 +24,7 @@ CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/ and stages/: see code.py
 _watched: list[Path] = []  # the study's folder, once it is watched
 _ignored: list[bool] = []  # not empty while the harness hashes files
 _read: set[str] = set()  # every file below it that this process has opened to read
+_own: set[Path] = set()  # the folders of the runs that this process does
 _of_workers: list[tuple[int, IO[bytes]]] = []  # this process, and where its workers note theirs
 
 
@@ -83,9 +84,10 @@ def hash_inputs(root: Path, known: Mapping[str, str], own: Path) -> dict[str, st
     Args:
         root: The study's folder.
         known: A file that is in it keeps the hash that it has there.
-        own: The folder of the run, which is no input.
+        own: The folder of the run, which is no input; nor is that of an earlier one of a sweep.
     """
-    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix), root / own]
+    _own.add(root / own)
+    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix), *_own]
     paths = []
     for path in map(Path, sorted(_read | _read_by_workers())):
         hidden = path.name == ".lock" or path.suffix == ".tmp" or "__pycache__" in path.parts
