@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Study
+from conftest import Study, needs
 
-PROGRAMS = ("mmdebstrap", "podman", "runc", "setpriv")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        os.name != "posix" or os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)),
-        reason=f"needs root, and of Debian {', '.join(PROGRAMS)}",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs("mmdebstrap", "podman", "runc", root=True)]
 PACKAGES = "ca-certificates,python-is-python3,python3,python3-pip"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 NOBODY = "65534:65534"

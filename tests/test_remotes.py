@@ -13,15 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Study
+from conftest import TEMPLATE, Study, needs
 
 pytestmark = pytest.mark.slow
 PAGE = TEMPLATE / "{{cookiecutter.project_slug}}" / "docs" / "data.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
 ADD, IMPORT, OLD, FOLDER, S3_BLOCK, SSH_BLOCK = BLOCKS
 SCANS = Path("data/raw/scans/digits.csv")
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-NEEDS_SSHD = pytest.mark.skipif(not Path(SSHD).exists(), reason="there is no sshd here")
 
 
 def type_in(study: Study, block: str, code: int = 0, **values: str | Path) -> str:
@@ -190,7 +188,7 @@ class SSH(Store):
         if os.getuid() == 0 and not privileges.exists():
             privileges.mkdir()
             self.served.callback(privileges.rmdir)
-        words = [SSHD, "-D", "-e", "-f", "/dev/null", *options]
+        words = [str(shutil.which("sshd")), "-D", "-e", "-f", "/dev/null", *options]
         self.served.enter_context(serve(words, "Server listening"))
         return self
 
@@ -228,7 +226,7 @@ def serve(words: Sequence[str | Path], ready: str) -> Iterator[None]:
             server.terminate()
 
 
-SERVERS = [pytest.param(S3), pytest.param(SSH, marks=NEEDS_SSHD)]
+SERVERS = [pytest.param(S3), pytest.param(SSH, marks=needs("sshd"))]
 
 
 @pytest.mark.parametrize("kind", [pytest.param(Store, id="folder"), *SERVERS])
