@@ -149,7 +149,7 @@ def test_a_commit_that_changes_nothing_else_builds_no_layer_again(study: Path) -
 
 def test_only_the_runtime_dependencies_and_the_study_itself_are_installed(study: Path) -> None:
     tools, dependencies, itself = [words for words in commands(study) if "install" in words]
-    assert tools == ["pip", "install", "--no-cache-dir", UV]
+    assert tools == ["pip", "install", "--no-cache-dir", "--no-compile", UV]
     options = dict(zip(dependencies, dependencies[1:]))
     assert options["--requirements"] == "pyproject.toml"
     assert not re.search("--(group|extra|all-extras|only|editable)", " ".join(dependencies))
