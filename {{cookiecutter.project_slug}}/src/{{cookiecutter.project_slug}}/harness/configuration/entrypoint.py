@@ -25,7 +25,7 @@ from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
 from ..terminal import settle_streams
-from . import launching
+from . import launchers
 from .composing import CONF, typed_overrides
 from .messages import FAILURES, MISTAKES, describe_error, note_failure
 
@@ -65,7 +65,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
     def command() -> Any:
         settle_streams()
-        launching.install()
+        launchers.install()
         script = Path(inspect.getfile(main)).resolve()
         if ROOT not in script.parents:
             _exit(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)

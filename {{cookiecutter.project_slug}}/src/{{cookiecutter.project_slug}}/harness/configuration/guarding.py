@@ -26,7 +26,7 @@ from ..study import allowed_targets
 from .reading import check_files
 from .targets import find
 
-OWN = f"{__package__}.launching."  # the launchers of this library
+OWN = f"{__package__}.launchers."  # the launchers of this library
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", OWN)
 SCHEMES = ("", "file", "structured")
 PACKAGES = ("pkg://hydra.", "pkg://hydra_plugins.")  # any other would be imported

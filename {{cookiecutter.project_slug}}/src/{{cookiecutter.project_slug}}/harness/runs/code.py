@@ -36,7 +36,7 @@ WITHOUT_EFFECT = {
     "configuration.resolving": "the resolved configuration is itself part of the fingerprint",
     "configuration.targets": "finds the class that the configuration names",
     "configuration.tracking": "tells a tracker what the history says",
-    "configuration.launching": "the same command, in another process",
+    "configuration.launchers": "the same command, in another process",
     "debugging": "trains copies, of which no run has a number",
     "errors": "words",
     "files": "how bytes reach the disk, and their hashes",
