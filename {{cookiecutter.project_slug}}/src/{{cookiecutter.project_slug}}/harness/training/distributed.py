@@ -8,6 +8,7 @@ ranks together: the numbers are those of one process, but for the last bits of t
 import atexit
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from ..ranks import Told, num_ranks, rank
 from .determinism import kind_of, local_card
 
 T = TypeVar("T")
+Batch = dict[str, Tensor]
 PATIENCE = timedelta(days=1)  # a lost rank is noticed at once: its connections close
 LAST_WORDS = 2  # seconds to wait for the error of a rank that was lost
 _state: dict[str, Any] = {}  # the store, and the group of CPU processes for what is no gradient
@@ -241,14 +243,29 @@ def share_buffers(model: nn.Module) -> None:
         dist.broadcast(item, src=0)
 
 
-def from_all_ranks(values: Iterator[T], num_rounds: int) -> Iterator[T]:
-    """On rank 0, the values of all ranks: the first of each, in their order, then the second.
+def divide(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
+    """The rows of each batch that this rank evaluates: every so many, as there are ranks.
+
+    Returns:
+        Them, one batch after the other, and how many batches the rank with the most has.
+    """
+    starts = range(0, len(order), batch_size)
+    chunks = [order[start : start + batch_size] for start in starts]
+    own = np.concatenate([order[:0], *chunks[rank() :: num_ranks()]])
+    return own, math.ceil(len(chunks) / num_ranks())
+
+
+def from_all_ranks(
+    answers: Iterator[tuple[Batch, Batch]], num_rounds: int
+) -> Iterator[tuple[Batch, Batch]]:
+    """On rank 0, the outputs and batches of all ranks, in the order before `divide`, on the CPU.
 
     Args:
-        values: Of this rank: at most `num_rounds`.
-        num_rounds: How many values the rank with the most has.
+        answers: Those of this rank.
+        num_rounds: How many the rank with the most has.
     """
     for _ in range(num_rounds):
-        for found in gather(next(values, None)):
-            if found is not None:
-                yield found
+        pair = next(answers, ())
+        for found in gather([{key: item.cpu() for key, item in each.items()} for each in pair]):
+            if found:
+                yield found[0], found[1]

@@ -1,7 +1,6 @@
 """One batch: to the device, through the model, and back; and one pass over a split."""
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from ..ranks import num_ranks, rank
 from . import distributed
 from .metrics import MeanLoss, Metric, loss_weight
 from .prepared import Batch, batches
@@ -31,11 +29,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def to_cpu(batch: Batch) -> Batch:
-    """The batch with every tensor where any process can read it."""
-    return {name: tensor.cpu() for name, tensor in batch.items()}
 
 
 def split_batch(batch: Batch, num_pieces: int) -> Iterator[tuple[Batch, float]]:
@@ -115,19 +108,11 @@ def evaluate(
     order = np.arange(len(split))  # type: ignore[arg-type]
     if is_distributed:
         distributed.share_buffers(model)
-        chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        order = np.concatenate([order[:0], *chunks[rank() :: num_ranks()]])
-
-    def answers() -> Iterator[tuple[Batch, Batch]]:
-        for batch in batches(split, order, batch_size=batch_size, num_workers=num_workers):
-            batch = to_device(batch, device)
-            with autocast(device, precision):
-                outputs = model(**batch)
-            yield (to_cpu(outputs), to_cpu(batch)) if is_distributed else (outputs, batch)
-
-    found = answers()
+        order, num_rounds = distributed.divide(order, batch_size)
+    read = batches(split, order, batch_size=batch_size, num_workers=num_workers)
+    found = _answers(model, read, device, precision)
     if is_distributed:
-        found = distributed.from_all_ranks(found, math.ceil(len(chunks) / num_ranks()))
+        found = distributed.from_all_ranks(found, num_rounds)
     for outputs, batch in found:
         for counter in counters.values():
             counter.update(outputs, batch)
@@ -137,3 +122,14 @@ def evaluate(
         return {name: counter.compute() for name, counter in counters.items()}
 
     return distributed.share(compute) if is_distributed else compute()
+
+
+def _answers(
+    model: nn.Module, read: Iterator[Batch], device: torch.device, precision: str
+) -> Iterator[tuple[dict[str, Tensor], Batch]]:
+    """The outputs for each batch, and the batch on the device."""
+    for batch in read:
+        batch = to_device(batch, device)
+        with autocast(device, precision):
+            outputs = model(**batch)
+        yield outputs, batch

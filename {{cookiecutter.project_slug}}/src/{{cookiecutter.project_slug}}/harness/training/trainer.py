@@ -156,7 +156,7 @@ class Trainer:
             catch_signals() as signals,
             logging_redirect_tqdm(),
             tqdm(
-                total=total, initial=self.step, disable=None if rank() == 0 else True, leave=False
+                total=total, initial=self.step, disable=rank() > 0 or None, leave=False
             ) as progress,
         ):
             while not ended:
