@@ -98,7 +98,7 @@ def test_a_sweep_that_was_killed_and_is_typed_again_runs_only_what_is_missing(mi
 def test_parallel_jobs_of_a_sweep_lose_no_step_however_it_is_stopped(mine: Study) -> None:
     size = ("training.num_epochs=800", "training.checkpoint_minutes=null")
     command = ("python", "run.py", "-m", "launcher=joblib", "model=linear", "seed=0,1,2", *size)
-    whole = mine.copy(mine.folder / "whole")
+    whole = mine.copy(mine.folder.parent / "whole")
     whole.call(*command)
     stops = ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM))
     for send, number in stops:

@@ -13,9 +13,9 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # installed for a search only
 
 log = logging.getLogger(__name__)
 INSTALL = "uv pip install --python .venv/bin/python -c requirements.lock --group search"
+Direction = Literal["minimize", "maximize"]
 SAMPLERS = {"random": "RandomSampler", "tpe": "TPESampler"}
 REFUSED = {
     "test": "a search looks at validation alone; test the point that it names as the best",
@@ -72,6 +74,11 @@ class Search(Sweeper):
     n_jobs: int
     seed: int
     storage: str
+    context: HydraContext = field(init=False)
+    composed: DictConfig = field(init=False)
+    runner: Launcher = field(init=False)
+    typed: list[Override] = field(init=False)
+    space: dict[str, "BaseDistribution"] = field(init=False)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -91,8 +98,8 @@ class Search(Sweeper):
             value = getattr(self, key)
             require(value >= least, f"hydra.sweeper.{key}", value, f"at least {least}")
         require(self.sampler in SAMPLERS, "hydra.sweeper.sampler", self.sampler, "random or tpe")
-        self.context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.context, self.composed = hydra_context, config
+        self.runner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -112,13 +119,13 @@ class Search(Sweeper):
         self.space = {key: _distribution(item) for key, item in searched.items()}
         config = self._compose({key: _first(item) for key, item in searched.items()})
         goal = _goal(config)
-        known = [sorted(item.input_line for item in searched.values()), goal, self.sampler]
-        known += [self.seed, fingerprint(identify_run(config)), source_in_use(ROOT)]
-        digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
-        name = f"{name_from([item.input_line for item in searched.values()])}_{digest}"
+        lines = sorted(str(item.input_line) for item in searched.values())
+        runs = fingerprint(identify_run(config)), source_in_use(ROOT)  # any code may be searched
+        known = json.dumps([lines, goal, self.sampler, self.seed, runs])
+        digest = hashlib.sha256(known.encode()).hexdigest()[:8]
         try:
             with _alone(Path(self.storage), digest):
-                study = self._open(name, goal[1], afresh=config.force)
+                study = self._open(f"{name_from(lines)}_{digest}", goal[1], afresh=config.force)
                 while batch := self._next(study):
                     self._launch(study, batch)
         except (OptunaError, SQLAlchemyError) as error:
@@ -127,16 +134,19 @@ class Search(Sweeper):
 
     def _compose(self, point: dict[str, Any]) -> DictConfig:
         """The resolved configuration of a point, and that of Hydra, as a job has them."""
-        composed = self.context.config_loader.load_sweep_config(self.config, self._words(point))
+        composed = self.context.config_loader.load_sweep_config(self.composed, self._words(point))
         HydraConfig.instance().set_config(composed)
-        return resolve(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+        keys = [str(key) for key in composed if key != "hydra"]
+        return resolve(OmegaConf.masked_copy(composed, keys))
 
     def _words(self, point: dict[str, Any]) -> list[str]:
         """What would be typed to run a point."""
         keys = [(item, item.get_key_element()) for item in self.typed]
-        return [f"{key}={point[key]}" if key in point else item.input_line for item, key in keys]
+        return [
+            f"{key}={point[key]}" if key in point else str(item.input_line) for item, key in keys
+        ]
 
-    def _open(self, name: str, direction: str, *, afresh: bool) -> "Study":
+    def _open(self, name: str, direction: Direction, *, afresh: bool) -> "Study":
         """The search in the database; afresh, without what it tried before."""
         import optuna  # pylint: disable=import-outside-toplevel
 
@@ -179,7 +189,7 @@ class Search(Sweeper):
             Exception: a mistake, or a fault of the machine; the point is tried again next time.
         """
         words = [self._words(point.params) for point in batch]
-        returns = self.launcher.launch(words, initial_job_idx=batch[0].number)
+        returns = self.runner.launch(words, initial_job_idx=batch[0].number)
         faults = [_note(study, *pair) for pair in zip(batch, returns, strict=True)]
         for fault in filter(None, faults):
             raise fault
@@ -213,8 +223,8 @@ def _check_typed(typed: Sequence[Override], searched: Sequence[str]) -> None:
         StudyError: names it.
     """
     for item in typed:
-        if key_of(item.input_line) in REFUSED:
-            raise StudyError(f"{item.input_line}: {REFUSED[key_of(item.input_line)]}")
+        if reason := REFUSED.get(key_of(str(item.input_line))):
+            raise StudyError(f"{item.input_line}: {reason}")
     if not searched:
         hint = "'model.lr=tag(log, interval(1.0e-4, 1.0e-1))'"
         raise StudyError(f"search: nothing is searched; type, for example, {hint}")
@@ -247,13 +257,13 @@ def _first(item: Override) -> Any:
     return value.start if item.is_interval_sweep() else next(iter(item.sweep_string_iterator()))
 
 
-def _goal(config: DictConfig) -> tuple[str, str]:
+def _goal(config: DictConfig) -> tuple[str, Direction]:
     """The number that a run is judged by, and whether to minimize or maximize it.
 
     Raises:
         StudyError: there is no such metric.
     """
-    monitor, metrics = config.training.monitor, config.data.metrics
+    monitor, metrics = str(config.training.monitor), config.data.metrics
     known = ", ".join(["loss", *map(str, metrics)])
     require(monitor == "loss" or monitor in metrics, "training.monitor", monitor, f"one of {known}")
     is_higher = monitor != "loss" and metrics[monitor].higher_is_better
@@ -265,14 +275,20 @@ def _alone(storage: Path, digest: str) -> Iterator[None]:
     """Whether a point was interrupted or is being run is known by this lock.
 
     Raises:
-        StudyError: another process does the same search.
+        StudyError: another process does the same search, or nothing can be written there.
     """
-    storage.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(storage.with_name(f".{storage.name}-{digest}.lock"), mode=0o666)
     try:
-        with FileLock(storage.with_name(f".{storage.name}-{digest}.lock"), mode=0o666).acquire(0):
-            yield
-    except Timeout as error:
-        raise StudyError(f"{storage}: another process does this search; wait for it") from error
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except OSError as error:  # a lock that cannot be made looks as if another had it
+        is_taken = isinstance(error, Timeout) and Path(lock.lock_file).exists()
+        reason = "another process does this search; wait for it" if is_taken else "cannot be made"
+        raise StudyError(f"{storage}: {reason}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _note(study: "Study", point: "FrozenTrial", returned: JobReturn) -> BaseException | None:
