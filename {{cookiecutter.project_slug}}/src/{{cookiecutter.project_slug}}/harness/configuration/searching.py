@@ -30,13 +30,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import StudyError
 from ..runs.code import source_in_use
-from ..runs.fingerprint import fingerprint
 from ..runs.record import has_meaning, key_of, name_from
 from ..study import ROOT
 from .checking import require
-from .entrypoint import FAILURES
-from .messages import MISTAKES, describe_error
-from .opening import identify_run
+from .messages import FAILURES, MISTAKES, describe_error
+from .opening import look_up
 from .resolving import resolve
 
 if TYPE_CHECKING:  # installed for a search only
@@ -120,7 +118,7 @@ class Search(Sweeper):
         config = self._compose({key: _first(item) for key, item in searched.items()})
         goal = _goal(config)
         lines = sorted(str(item.input_line) for item in searched.values())
-        runs = fingerprint(identify_run(config)), source_in_use(ROOT)  # any code may be searched
+        runs = look_up(config, 1).fingerprint, source_in_use(ROOT)  # any code may be searched
         known = json.dumps([lines, goal, self.sampler, self.seed, runs])
         digest = hashlib.sha256(known.encode()).hexdigest()[:8]
         try:
