@@ -120,7 +120,7 @@ def test_parallel_jobs_of_a_sweep_lose_no_step_however_it_is_stopped(mine: Study
             assert step >= last_step(mine, name) > 0
     mine.call(*command)
     for seed in range(3):
-        (one, other) = (find_run(study, seed) for study in (whole, mine))
+        one, other = (find_run(study, seed) for study in (whole, mine))
         for name in RESULTS:
             assert (one / name).read_bytes() == (other / name).read_bytes(), (seed, name)
 
