@@ -167,9 +167,9 @@ def _stoppable() -> Iterator[None]:
         if _worker["is_stopped"]:
             raise KeyboardInterrupt
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _worker["is_stopped"] = True  # jobs that wait for this worker are not begun
-        raise
+        raise KeyboardInterrupt(str(error)) from None  # to unpickle a trainer's takes seconds
     finally:
         _worker["is_busy"] = False
         job.unlink(missing_ok=True)
