@@ -91,7 +91,7 @@ def install(folder: Path) -> None:
     def instantiate(plugins: Plugins, config: DictConfig) -> Plugin:
         if config.get("_target_") != SEARCH:
             return _instantiate(plugins, config)
-        search = importlib.import_module(SEARCH.rpartition(".")[0]).Search  # which imports this file
+        search = importlib.import_module(SEARCH.rpartition(".")[0]).Search  # it imports this file
         bind(config, search, "hydra.sweeper")
         sweeper: Plugin = search(**{str(key): config[key] for key in config if key != "_target_"})
         return sweeper
