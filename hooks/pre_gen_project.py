@@ -34,37 +34,37 @@ QUOTES = r"""/\\'"`"""
 DEPENDENCIES = """
     absl absl_py aiobotocore aiohappyeyeballs aiohttp aiohttp_retry aioitertools aiosignal alembic
     amqp annotated_doc annotated_types antlr4 antlr4_python3_runtime anyio anywidget appdirs
-    ast_serialize astroid asttokens asyncssh atpublic attr attrs autopage bcrypt billiard black
-    blackd blib2to3 blinker botocore cachetools celery certifi cffi cfgv charset_normalizer click
-    click_didyoumean click_plugins click_repl cliff cloudpickle cmaes cmd2 colorama colorlog comm
-    configobj contourpy coreweave_evaluations cryptography cuda cuda_bindings cuda_pathfinder
-    cuda_toolkit cwevals cycler databricks databricks_sdk dateutil detect_secrets dictdiffer dill
-    diskcache distlib distro docker docutils dotenv dpath drawdata dulwich dvc dvc_data dvc_http
-    dvc_objects dvc_render dvc_s3 dvc_ssh dvc_studio_client dvc_task editables entrypoints execnet
-    executing fastapi filelock flask flask_cors flatten_dict flufl flufl_lock fonttools frozenlist
-    fsspec functorch funcy git gitdb gitpython google google_auth googleapis_common_protos grandalf
+    ast_serialize astroid asttokens asyncssh atpublic attr attrs bcrypt billiard black blackd
+    blib2to3 blinker botocore cachetools celery certifi cffi cfgv charset_normalizer click
+    click_didyoumean click_plugins click_repl cloudpickle colorama colorlog comm configobj contourpy
+    coreweave_evaluations cryptography cuda cuda_bindings cuda_pathfinder cuda_toolkit cwevals
+    cycler databricks databricks_sdk dateutil detect_secrets dictdiffer dill diskcache distlib
+    distro docker docutils dotenv dpath drawdata dulwich dvc dvc_data dvc_http dvc_objects
+    dvc_render dvc_s3 dvc_ssh dvc_studio_client dvc_task editables entrypoints execnet executing
+    fastapi filelock flask flask_cors flatten_dict flufl flufl_lock fonttools frozenlist fsspec
+    functorch funcy git gitdb gitpython google google_auth googleapis_common_protos grandalf
     graphene graphql graphql_core graphql_relay greenlet grimp grpc grpcio gto gunicorn h11
-    hatchling httpcore httpx huey hydra hydra_core hydra_joblib_launcher hydra_optuna_sweeper
-    hydra_plugins identify idna import_linter importlib_metadata importlinter iniconfig
-    ipython_pygments_lexers isort isympy iterative_telemetry itsdangerous jedi jinja2 jmespath
-    joblib jupyterlab_widgets kiwisolver kombu librt loro mako markdown markdown_it markdown_it_py
-    markupsafe matplotlib matplotlib_inline mccabe mdurl ml_dtypes mlflow_skinny mlflow_tracing
-    mpl_toolkits mpmath msgspec multidict multipart mypy mypy_extensions mypyc narwhals networkx
-    nodeenv numpy nvidia nvidia_nvjitlink omegaconf onnx_ir onnxscript opentelemetry
-    opentelemetry_api opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
+    hatchling httpcore httpx huey hydra hydra_core hydra_joblib_launcher hydra_plugins identify idna
+    import_linter importlib_metadata importlinter iniconfig ipython_pygments_lexers isort isympy
+    iterative_telemetry itsdangerous jedi jinja2 jmespath joblib jupyterlab_widgets kiwisolver kombu
+    librt loro mako markdown markdown_it markdown_it_py markupsafe matplotlib matplotlib_inline
+    mccabe mdurl ml_dtypes mlflow_skinny mlflow_tracing mpl_toolkits mpmath msgspec multidict
+    multipart mypy mypy_extensions mypyc narwhals networkx nodeenv numpy nvidia nvidia_nvjitlink
+    omegaconf onnx_ir onnxscript opentelemetry opentelemetry_api
+    opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
     opentelemetry_exporter_otlp_proto_common opentelemetry_exporter_otlp_proto_http
     opentelemetry_proto opentelemetry_sdk opentelemetry_semantic_conventions orjson packaging parso
     pathspec pexpect pil pillow pip pkg_resources platformdirs pluggy pre_commit prettytable
     prompt_toolkit propcache protobuf psutil psygnal ptyprocess public pure_eval py pyasn1
     pyasn1_modules pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2
-    pygments pygtrie pylab pylint pymdown_extensions pymdownx pyparsing pyperclip pytest
-    pytest_xdist python_dateutil python_discovery python_dotenv python_multipart pytokens pywin32
-    pyyaml pyzmq requests rich rich_argparse ruamel ruamel_yaml s3fs scipy scmrepo semver setuptools
-    shortuuid shtab six skops smmap sniffio sqlalchemy sqlparse sqltrie sshfs stack_data starlette
-    stevedore submitit sympy tabulate tensorboard_data_server threadpoolctl tomlkit torch torchgen
-    tqdm traitlets triton trove_classifiers typing_extensions typing_inspection tzdata tzlocal
-    urllib3 uv uvicorn validate vine virtualenv voluptuous waitress wcwidth websockets werkzeug
-    wheel widgetsnbextension wigglystuff wrapt xdist xxhash yaml yarl zc zc_lockfile zipp zmq
+    pygments pygtrie pylab pylint pymdown_extensions pymdownx pyparsing pytest pytest_xdist
+    python_dateutil python_discovery python_dotenv python_multipart pytokens pywin32 pyyaml pyzmq
+    requests rich ruamel ruamel_yaml s3fs scipy scmrepo semver setuptools shortuuid shtab six skops
+    smmap sniffio sqlalchemy sqlparse sqltrie sshfs stack_data starlette submitit sympy tabulate
+    tensorboard_data_server threadpoolctl tomlkit torch torchgen tqdm traitlets triton
+    trove_classifiers typing_extensions typing_inspection tzdata tzlocal urllib3 uv uvicorn validate
+    vine virtualenv voluptuous waitress wcwidth websockets werkzeug wheel widgetsnbextension
+    wigglystuff wrapt xdist xxhash yaml yarl zc zc_lockfile zipp zmq
 """.split()
 # What studies import sooner or later: on the day that they do, a study of that name would hide it.
 LIKELY = """

@@ -95,6 +95,58 @@ def test_a_sweep_that_was_killed_and_is_typed_again_runs_only_what_is_missing(mi
     assert [len(item["parts"]) for item in records].count(1) >= 11
 
 
+def test_parallel_jobs_of_a_sweep_lose_no_step_however_it_is_stopped(mine: Study) -> None:
+    size = ("training.num_epochs=800", "training.checkpoint_minutes=null")
+    command = ("python", "run.py", "-m", "launcher=joblib", "model=linear", "seed=0,1,2", *size)
+    whole = mine.copy(mine.folder.parent / "whole")
+    whole.call(*command)
+    stops = ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM))
+    for send, number in stops:
+        before = epochs_done(mine)
+        process = mine.start(*command)
+        assert process.stdout is not None
+        for _line in process.stdout:  # until two jobs train
+            now = epochs_done(mine)
+            if sum(now[name] > before.get(name, 0) for name in now) == 2:
+                break
+        send(process.pid, number)
+        process.communicate()  # ends when no worker is left that could print
+        assert process.returncode == 75
+        ended = [record(mine, name) for name in epochs_done(mine)]
+        assert [item["status"] for item in ended] == ["interrupted"] * 2  # the third did not begin
+        for name, item in zip(epochs_done(mine), ended, strict=True):
+            step = int(re.fullmatch(r"Interrupted: by SIG\w+ after step (\d+)", item["error"])[1])
+            assert list(mine.folder.glob(f"runs/{name}/checkpoint-{step:08d}-*.pt"))
+            assert step >= last_step(mine, name) > 0
+    mine.call(*command)
+    for seed in range(3):
+        one, other = (find_run(study, seed) for study in (whole, mine))
+        for name in RESULTS:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), (seed, name)
+
+
+def epochs_done(study: Study) -> dict[str, int]:
+    """How many epochs each run has done, by the name of its folder."""
+    paths = sorted(study.folder.glob("runs/*/history.csv"))
+    return {path.parent.name: path.read_bytes().count(b"\n") - 1 for path in paths}
+
+
+def last_step(study: Study, name: str) -> int:
+    """The step at the end of the last epoch of a run."""
+    lines = (study.folder / "runs" / name / "history.csv").read_text(encoding="utf-8").splitlines()
+    return int(lines[-1].split(",")[lines[0].split(",").index("step")])
+
+
+def find_run(study: Study, seed: int) -> Path:
+    """The folder of the run with this seed."""
+    (found,) = [
+        path.parent
+        for path in study.folder.glob("runs/*/record.json")
+        if record(study, path.parent.name)["seed"] == seed
+    ]
+    return found
+
+
 def test_each_failed_job_of_a_sweep_is_reported_and_stops_no_other(mine: Study) -> None:
     sweep = "model.lr=0.01,1.0e+30,0.02,1.0e+31"
     for launcher, expected in (("local", 2), ("joblib", 2)):

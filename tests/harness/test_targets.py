@@ -269,6 +269,7 @@ ALLOWED = [
 
 MAKE = "{_target_: os.mkdir, path: MARK}"
 CORE = "hydra._internal.core_plugins"
+SEARCH = "my_study.harness.configuration.searching.Search"
 INNER = f"{{_target_: {CORE}.file_config_source.os.mkdir, _args_: [MARK]}}"
 # Files of configurations, in a folder that is named on the command line.
 FILES = {
@@ -290,6 +291,8 @@ COMMAND_LINES = [
     ([f"+hydra.launcher.x={INNER}", "-m"], "hydra.launcher.x._target_=hydra._internal"),
     (["hydra.sweeper._target_=subprocess.run", "-m"], "hydra.sweeper._target_=subprocess.run"),
     ([f"+hydra.sweeper.x={MAKE}", "-m"], "hydra.sweeper.x._target_=os.mkdir"),
+    ([f"hydra.launcher._target_={SEARCH}", "-m"], f"hydra.launcher._target_={SEARCH}"),
+    ([f"hydra.sweeper._target_={SEARCH}er", "-m"], f"hydra.sweeper._target_={SEARCH}er"),
     (
         ["+hydra.job_logging.handlers.x={class: logging.FileHandler, filename: MARK}"],
         "hydra.job_logging.handlers.x.class=logging.FileHandler",

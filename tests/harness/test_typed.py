@@ -28,6 +28,7 @@ TYPED = {
     "-m seed=range(0,0)": "seed=range(0,0): has no value; nothing would be run",
     "-m model=glob(x*)": "model=glob(x*): has no value; nothing would be run",
     "-m seed=1,": "seed=1,: cannot be read as KEY=VALUE",
+    "-m model.lr=interval(0.1,1)": "model.lr=interval(0.1,1): type search=tpe or search=random too",
     "hydra=null": "hydra=null: ",
     "=3": "=3: ",
     "num_threads=100000000000": "num_threads=100000000000: must be from 1 to 4096",

@@ -5,8 +5,10 @@ import functools
 import inspect
 import logging
 import os
+import platform
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..errors import StudyError
-from ..files import temporary_path
+from ..files import remove_stale, temporary_path
 from ..ranks import Told, num_ranks, rank
 from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
@@ -31,6 +33,9 @@ from .messages import FAILURES, MISTAKES, describe_error, note_failure
 
 log = logging.getLogger(__name__)
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
+RUNS = Path("runs")
+STOPS = (signal.SIGINT, signal.SIGTERM)
+_worker = {"is_busy": False, "is_stopped": False}  # of this process, if a launcher started it
 
 
 def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
@@ -46,7 +51,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         settle_streams()  # those of a process that a launcher started
         watch_reads(ROOT)
         try:
-            with _faults_as_mistakes():
+            with _faults_as_mistakes(), _stoppable():
                 return main(config)
         except Told:
             sys.exit(1)
@@ -82,15 +87,16 @@ def _run(composed: Callable[[], Any]) -> Any:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing and leaving
     if num_ranks() > 1:  # torch, not yet imported, warns of a setting that is meant
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    failures = temporary_path(Path("runs", "failures"))
+    failures = temporary_path(RUNS / "failures")
     with suppress(OSError):  # of a process that was killed and had the same number
         failures.unlink()
     os.environ[FAILURES] = str(failures.absolute())
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in STOPS:
+        signal.signal(number, _interrupt)
     try:
         return composed()
     except KeyboardInterrupt as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         again = "the same command resumes the run"
         if "force=true" in sys.argv:
             again = "to resume the run, type: python run.py resume= and its folder"
@@ -119,9 +125,61 @@ def _faults_as_mistakes() -> Iterator[None]:
         raise StudyError(f"{name}: cannot be read or written ({error.strerror})") from error
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM, as a scheduler sends it, has the effect of Ctrl-C."""
-    raise KeyboardInterrupt("by SIGTERM")
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """SIGTERM, as a scheduler sends it, has the effect of Ctrl-C; a second Ctrl-C does not wait."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
+    _stop_jobs(number)
+    signal.signal(signal.SIGTERM, _interrupt)
+    raise KeyboardInterrupt("by SIGTERM" if number == signal.SIGTERM else "")
+
+
+def _stop_jobs(number: int) -> None:
+    """Stops the jobs in the workers of this process, and waits until each has recorded it.
+
+    A launcher would kill the workers. They get the other signal of the two: where all processes
+    got the first, it would be the second of its kind, which does not wait for a checkpoint.
+    """
+    other = signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+    told: set[Path] = set()
+    while jobs := {*RUNS.glob(f".job-*-of-{os.getpid()}.{platform.node()}-*.tmp")}:
+        for job in jobs - told:
+            with suppress(ProcessLookupError):
+                os.kill(int(job.stem.rpartition("-")[2]), other)
+        told |= jobs
+        time.sleep(0.02)
+        remove_stale(RUNS)  # of a worker that was killed
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A job in a worker of a launcher: the process that started it can stop it, and sees it end."""
+    if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, _stop):
+        yield  # in the process that composes, or in one whose launcher has its own signals
+        return
+    for number in STOPS:
+        signal.signal(number, _stop)
+    job = temporary_path(RUNS / f"job-{HydraConfig.get().job.num}-of-{os.getppid()}")
+    with suppress(OSError):
+        job.touch()
+    try:
+        _worker["is_busy"] = True
+        if _worker["is_stopped"]:
+            raise KeyboardInterrupt
+        yield
+    except KeyboardInterrupt as error:
+        _worker["is_stopped"] = True  # jobs that wait for this worker are not begun
+        raise KeyboardInterrupt(str(error)) from None  # to unpickle a trainer's takes seconds
+    finally:
+        _worker["is_busy"] = False
+        job.unlink(missing_ok=True)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """Ends the job of a worker, once; between two jobs the worker lives on, or all would die."""
+    first, _worker["is_stopped"] = not _worker["is_stopped"], True
+    if first and _worker["is_busy"]:
+        raise KeyboardInterrupt
 
 
 def _note_failure(error: Exception) -> None:

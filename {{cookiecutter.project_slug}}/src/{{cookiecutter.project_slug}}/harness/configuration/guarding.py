@@ -4,6 +4,7 @@ Its callbacks, launcher, sweeper and logging are named by strings, which anybody
 looked at when they are composed, before anything of them is called.
 """
 
+import importlib
 import os
 import re
 import sys
@@ -16,6 +17,8 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
+from hydra.core.plugins import Plugins
+from hydra.plugins.plugin import Plugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -23,6 +26,7 @@ from ..errors import StudyError
 from ..ranks import num_ranks
 from ..runs.machine import ENVIRONMENT
 from ..study import allowed_targets
+from .checking import bind
 from .reading import check_files
 from .targets import find
 
@@ -32,6 +36,7 @@ SCHEMES = ("", "file", "structured")
 PACKAGES = ("pkg://hydra.", "pkg://hydra_plugins.")  # any other would be imported
 CALLED = ("callbacks", "launcher", "sweeper")
 NAMED = ("hydra.launcher._target_", "hydra.sweeper._target_")
+SEARCH = f"{__package__}.searching.Search"  # a sweeper that Hydra does not know
 LOGGING = ("hydra_logging", "job_logging")
 CLASSES = (
     "logging.Formatter",
@@ -44,6 +49,7 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 FIXED = {"run.dir": ".", "sweep.dir": "runs", "sweep.subdir": ".", "output_subdir": None}
 FIXED |= {"job.chdir": None}
 _load, _initialize = ConfigLoaderImpl.load_configuration, ConfigRepository.initialize_sources
+_instantiate = Plugins._instantiate  # pylint: disable=protected-access
 
 
 def install(folder: Path) -> None:
@@ -66,7 +72,8 @@ def install(folder: Path) -> None:
         if run_mode == RunMode.MULTIRUN:
             check_ranks(config.hydra)
             params = config.hydra.sweeper.get("params") or {}
-            check_sweep(folder, [*overrides, *(f"{key}={val}" for key, val in params.items())])
+            typed = [*overrides, *(f"{key}={val}" for key, val in params.items())]
+            check_sweep(folder, typed, is_grid=config.hydra.sweeper.get("_target_") != SEARCH)
         return config
 
     def initialize(repository: ConfigRepository, config_search_path: ConfigSearchPath) -> None:
@@ -81,6 +88,15 @@ def install(folder: Path) -> None:
     def rerun(path: str, _overrides: list[str]) -> NoReturn:
         raise StudyError(f"{path}: is a pickle, which can call anything; type the run's command")
 
+    def instantiate(plugins: Plugins, config: DictConfig) -> Plugin:
+        if config.get("_target_") != SEARCH:
+            return _instantiate(plugins, config)
+        search = importlib.import_module(SEARCH.rpartition(".")[0]).Search  # it imports this file
+        bind(config, search, "hydra.sweeper")
+        sweeper: Plugin = search(**{str(key): config[key] for key in config if key != "_target_"})
+        return sweeper
+
+    setattr(Plugins, "_instantiate", instantiate)
     setattr(sys.modules["hydra.main"], "_get_rerun_conf", rerun)  # of --experimental-rerun
     setattr(ConfigLoaderImpl, "load_configuration", load)
     setattr(ConfigRepository, "initialize_sources", initialize)
@@ -120,14 +136,19 @@ def _options(folder: Path, group: str) -> list[str]:
     return sorted(path.stem for path in (folder / group).glob("*.yaml")) if group else []
 
 
-def check_sweep(folder: Path, overrides: Sequence[str]) -> None:
+def check_sweep(folder: Path, overrides: Sequence[str], *, is_grid: bool = True) -> None:
     """Refuses a sweep over nothing, which would end at once and look like a success.
+
+    A grid has no intervals.
 
     Raises:
         StudyError: names the key.
     """
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override():
+        if override.is_interval_sweep():
+            if is_grid:
+                raise StudyError(f"{override.input_line}: type search=tpe or search=random too")
+        elif override.is_sweep_override():
             value = override.value()
             names = _options(folder, override.get_key_element())
             found = value.filter(names) if isinstance(value, Glob) else override.sweep_iterator()
@@ -166,7 +187,8 @@ def check_hydra(config: DictConfig) -> None:
             raise StudyError(f"hydra.job.env_set.{name}: type {name}=VALUE before the command")
     for path, key, value in _values(config, CALLED):
         # of a launcher or sweeper Hydra itself asks whether it is a plugin; not of what is inside
-        is_plugin = path in NAMED and str(value).startswith(PLUGINS)
+        is_own = (path, value) == (NAMED[1], SEARCH)
+        is_plugin = is_own or (path in NAMED and str(value).startswith(PLUGINS))
         if key == "_target_" and not is_plugin:
             find(value, path.removesuffix("._target_"), allowed_targets(added=True))
     for path, key, value in _values(config, LOGGING):
