@@ -32,7 +32,7 @@ def wait_until_trained(study: Study, folder: str, num_epochs: int) -> None:
     """Waits until a run has so many rows of its history."""
     path = study.folder / folder / "history.csv"
     for _ in range(600):
-        if path.exists() and len(path.read_text().splitlines()) > num_epochs:
+        if path.exists() and len(path.read_text("utf-8").splitlines()) > num_epochs:
             return
         time.sleep(0.1)
     raise AssertionError(f"{folder} does not train")
@@ -40,8 +40,8 @@ def wait_until_trained(study: Study, folder: str, num_epochs: int) -> None:
 
 def ranks_of(torchrun_id: int) -> dict[int, int]:
     """The process of each rank, by its number."""
-    children = Path(f"/proc/{torchrun_id}/task/{torchrun_id}/children").read_text().split()
-    found = {}
+    children = Path(f"/proc/{torchrun_id}/task/{torchrun_id}/children").read_text("utf-8").split()
+    found: dict[int, int] = {}
     for child in children:
         variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         found |= {int(each[5:]): int(child) for each in variables if each.startswith(b"RANK=")}
@@ -58,7 +58,10 @@ def test_two_ranks_get_the_numbers_of_one_process_in_one_folder(mine: Study) -> 
     for name, value in one["metrics"]["validation"].items():  # the last batch is odd
         assert two["metrics"]["validation"][name] == pytest.approx(value, rel=1e-6)
     columns = "history.csv"
-    rows = [(mine.folder / "runs" / name / columns).read_text().split() for name in ("one", "two")]
+    rows = [
+        (mine.folder / "runs" / name / columns).read_text("utf-8").split()
+        for name in ("one", "two")
+    ]
     assert rows[0][0] == rows[1][0] and len(rows[0]) == len(rows[1]) == 4
     for left, right in zip(rows[0][1:], rows[1][1:], strict=True):
         numbers = [[float(value) for value in row.split(",")] for row in (left, right)]
