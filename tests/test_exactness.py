@@ -115,7 +115,9 @@ def test_parallel_jobs_of_a_sweep_lose_no_step_however_it_is_stopped(mine: Study
         ended = [record(mine, name) for name in epochs_done(mine)]
         assert [item["status"] for item in ended] == ["interrupted"] * 2  # the third did not begin
         for name, item in zip(epochs_done(mine), ended, strict=True):
-            step = int(re.fullmatch(r"Interrupted: by SIG\w+ after step (\d+)", item["error"])[1])
+            found = re.fullmatch(r"Interrupted: by SIG\w+ after step (\d+)", item["error"])
+            assert found, item["error"]
+            step = int(found[1])
             assert list(mine.folder.glob(f"runs/{name}/checkpoint-{step:08d}-*.pt"))
             assert step >= last_step(mine, name) > 0
     mine.call(*command)

@@ -21,7 +21,7 @@ TYPED = {
     "training=null": "training=null: there is no such option; there are: default",
     "data=null": "data=null: there is no such option; there are: digits",
     "experiment=null": f"experiment=null: {OPTIONS}",
-    "launcher=null": "launcher=null: there is no such option; there are: joblib, kubernetes, local, slurm",
+    "launcher=null": "launcher=null: there is no such option; there are: joblib, kubernetes, local",
     "model=../config": f"model=../config: {OPTIONS}",
     "model={network: {depth: 3}}": f"model={{network: {{depth: 3}}}}: {OPTIONS}",
     "-m model=null,linear": f"model=null,linear: {OPTIONS}",
