@@ -19,7 +19,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from ..errors import StudyError
 from ..files import write_atomically
@@ -60,8 +59,8 @@ class Job:
         environment = submitit.JobEnvironment()
         if environment.num_tasks > 1:
             submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-        # submitit's own handler would end the process in the middle of a step
-        signal.signal(signal.SIGUSR2, _interrupt)
+        # training catches it; before that nothing is done: who makes no progress is not requeued
+        signal.signal(signal.SIGUSR2, lambda *_: None)
         sys.argv = ["run.py", "-m", *self.overrides, "launcher=local"]
         try:
             runpy.run_path("run.py", run_name="__main__")
@@ -69,11 +68,6 @@ class Job:
             if "SIGUSR2" in str(end.__context__) and environment.global_rank == 0:
                 _requeue()
             raise
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """Outside of training, which catches the signal itself, nothing needs to be finished first."""
-    raise KeyboardInterrupt("by SIGUSR2")
 
 
 def _requeue() -> None:
@@ -123,7 +117,8 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         signal_delay_s=keys.signal_delay_s,
         array_parallelism=keys.array_parallelism,
         setup=list(keys.setup),
-        srun_args=["--wait=60"],  # for the others, once a task of several has ended
+        # srun does not know what sbatch was told; and it waits for the others, once a task has ended
+        srun_args=[f"--cpus-per-task={keys.cpus_per_task}", "--wait=60"],
         additional_parameters={"requeue": True, **keys.additional_parameters},
         **known,
     )
@@ -140,12 +135,14 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
     return found
 
 
-def find_submitted(fingerprint: str) -> str | None:
-    """The job that does a run, if it waits or runs."""
-    with suppress(OSError, ValueError, KeyError):
-        number = str(json.loads((FOLDER / f"{fingerprint}.json").read_bytes())["job"])
-        return number if number in _queued([number]) else None
-    return None
+def find_submitted(fingerprints: Collection[str]) -> dict[str, str]:
+    """The jobs that do some runs, and wait or run: their numbers, by fingerprint."""
+    found = {}
+    for name in fingerprints:
+        with suppress(OSError, ValueError, KeyError):
+            found[name] = str(json.loads((FOLDER / f"{name}.json").read_bytes())["job"])
+    queued = _queued(found.values()) if found else set()
+    return {name: number for name, number in found.items() if number in queued}
 
 
 def wait(numbers: Collection[str]) -> dict[str, Ended]:
