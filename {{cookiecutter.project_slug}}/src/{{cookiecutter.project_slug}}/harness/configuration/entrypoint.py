@@ -47,6 +47,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         watch_reads(ROOT)
         try:
             with _faults_as_mistakes():
+                launchers.require_sweep()
                 return main(config)
         except Told:
             sys.exit(1)

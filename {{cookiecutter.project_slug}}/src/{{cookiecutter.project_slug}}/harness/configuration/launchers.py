@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ..errors import StudyError
@@ -27,6 +27,7 @@ from .opening import look_up
 from .resolving import resolve
 
 log = logging.getLogger(__name__)
+ONLY = {"task": "train", "debug": None, "force": False}  # what resumes when it is started again
 
 
 class ClusterLauncher(Launcher):
@@ -53,6 +54,10 @@ class ClusterLauncher(Launcher):
         with read_write(config), open_dict(config):
             del config["hydra"]
         try:
+            for key, needed in ONLY.items():
+                if config[key] != needed:
+                    hint = "not in a job that may be started again; type launcher=local"
+                    raise StudyError(f"{key}={config[key]}: {hint}")
             return resolve(config)
         except StudyError as error:
             raise StudyError(f"{name}: {error}; nothing was submitted") from error
@@ -100,17 +105,22 @@ class SlurmLauncher(ClusterLauncher):
         known = [look_up(config, self.keys.ranks) for config in configs]
         missing = {
             each.fingerprint: job
-            for each, config, job in zip(known, configs, jobs, strict=True)
-            if each.metrics is None or config.force
+            for each, job in zip(known, jobs, strict=True)
+            if each.metrics is None
         }
-        numbers = {name: number for name in missing if (number := slurm.find_submitted(name))}
+        numbers = slurm.find_submitted(missing)
         new = {name: job for name, job in missing.items() if name not in numbers}
         log.info(
             "%d jobs: %d finished, %d in the queue, %d are submitted",
             *(len(jobs), len(jobs) - len(missing), len(numbers), len(new)),
         )
         numbers |= slurm.submit(new, self.keys) if new else {}
-        ended = slurm.wait(numbers.values())
+        try:
+            ended = slurm.wait(numbers.values())
+        except KeyboardInterrupt as error:
+            arrays = " ".join(sorted({number.partition("_")[0] for number in numbers.values()}))
+            said = f"{error}; the jobs go on (to end them: scancel {arrays})"
+            raise KeyboardInterrupt(said.removeprefix("; ")) from error
         states = [ended.get(numbers.get(each.fingerprint, "")) for each in known]
         return [
             self._result(*each) for each in zip(names, job_overrides, configs, states, strict=True)
@@ -167,6 +177,18 @@ class KubernetesLauncher(ClusterLauncher):
 
 
 OWN = {"slurm": (SlurmLauncher, SlurmKeys), "kubernetes": (KubernetesLauncher, KubernetesKeys)}
+
+
+def require_sweep() -> None:
+    """Refuses a launcher of this library where Hydra does not ask it.
+
+    Raises:
+        StudyError: there is no -m.
+    """
+    config = HydraConfig.get()
+    if config.mode == RunMode.RUN and config.launcher["_target_"].startswith(__name__):
+        words = f"launcher={config.runtime.choices['hydra/launcher']}"
+        raise StudyError(f"{words}: type it after -m, as: python run.py -m {words} ...")
 
 
 def install() -> None:
