@@ -49,15 +49,16 @@ def catch_signals() -> Iterator[list[int]]:
 
     SIGUSR2 is among them where it has a handler: a job of Slurm gets it before its time limit.
 
-    A second signal of the same kind has its usual effect. Outside the main thread, where Python
-    delivers no signals, the list stays empty.
+    A second Ctrl-C has its usual effect. A second SIGTERM has none: Slurm sends it twice when it
+    preempts. Outside the main thread, where Python delivers no signals, the list stays empty.
     """
     received: list[int] = []
     previous: dict[int, Any] = {}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
     if threading.current_thread() is threading.main_thread():
         is_asked = getattr(signal, "SIGUSR2", None)
