@@ -175,7 +175,7 @@ def _queued(numbers: Collection[str]) -> set[str]:
 
 
 def _states(numbers: Collection[str]) -> dict[str, str]:
-    """The final state of each of some jobs that has one, with its exit code unless that is 0."""
+    """The final state of each of some jobs that has one, with its exit code or signal if not 0."""
     if not numbers:
         return {}
     arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
@@ -185,7 +185,9 @@ def _states(numbers: Collection[str]) -> dict[str, str]:
         number, state, code = line.split("|")
         word = state.split()[0]  # CANCELLED by 0
         if number in numbers and word in FINAL:
-            found[number] = word if code == "0:0" else f"{word} (exit code {code.split(':')[0]})"
+            exited, _, killed = code.partition(":")
+            cause = f"exit code {exited}" if exited != "0" else f"signal {killed}"
+            found[number] = word if code == "0:0" else f"{word} ({cause})"
     return found
 
 
@@ -206,6 +208,6 @@ def _last_words(number: str) -> str:
     """The last error that a job printed."""
     with suppress(OSError):
         text = log_of(number).read_text(encoding="utf-8", errors="replace")
-        found = re.findall(r"^error: (.+)", text, re.M)
+        found = re.findall(r"^error: (?:job 0 \(.*? launcher=local\): )?(.+)", text, re.M)
         return f"{found[-1] if found else 'see'} ({log_of(number)})"
     return ""
