@@ -21,7 +21,10 @@ from types import TracebackType
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "ip")
 CPUS = 2  # of each node
 USABLE = ("idle", "mixed", "allocated", "completing")  # of a node; idle* does not answer
-UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "SUSPENDED")
+UNFINISHED = (
+    *("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "SUSPENDED"),
+    *("SIGNALING", "CONFIGURING"),
+)
 SECONDS = 120  # that what is waited for may take on a busy machine
 # settings that keep a Slurm from waiting; cred_expire is how long a requeued job is held as well
 SLURM_CONF = """
@@ -163,7 +166,7 @@ class Cluster:
 
         def reached() -> bool:
             state = self.job(job)["JobState"]
-            assert state in (*states, *UNFINISHED), f"{self.job(job)}\n{self.log(job)[-3000:]}"
+            assert state in (*states, *UNFINISHED), f"{state}: {self.log(job)[-3000:]}"
             return state in states
 
         wait_until(reached, lambda: f"{states}: {self.job(job)}\n{self.log(job)[-3000:]}")

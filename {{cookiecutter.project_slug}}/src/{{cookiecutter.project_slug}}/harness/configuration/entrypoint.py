@@ -27,7 +27,7 @@ from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
 from ..terminal import settle_streams
-from . import launchers
+from . import guarding
 from .composing import CONF, typed_overrides
 from .messages import FAILURES, MISTAKES, describe_error, note_failure
 
@@ -52,6 +52,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         watch_reads(ROOT)
         try:
             with _faults_as_mistakes(), _stoppable():
+                guarding.require_sweep()
                 return main(config)
         except Told:
             sys.exit(1)
@@ -70,7 +71,6 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
 
     def command() -> Any:
         settle_streams()
-        launchers.install()
         script = Path(inspect.getfile(main)).resolve()
         if ROOT not in script.parents:
             _exit(f"{script}: this environment belongs to the study in {ROOT}; type: make env", 1)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
@@ -30,13 +31,17 @@ from .checking import bind
 from .reading import check_files
 from .targets import find
 
-OWN = f"{__package__}.launchers."  # the launchers of this library
-PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", OWN)
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 SCHEMES = ("", "file", "structured")
 PACKAGES = ("pkg://hydra.", "pkg://hydra_plugins.")  # any other would be imported
 CALLED = ("callbacks", "launcher", "sweeper")
 NAMED = ("hydra.launcher._target_", "hydra.sweeper._target_")
-SEARCH = f"{__package__}.searching.Search"  # a sweeper that Hydra does not know
+SEARCH = f"{__package__}.searching.Search"
+OWN = {  # those of this library, which Hydra does not know, and where each may be named
+    SEARCH: "hydra.sweeper",
+    f"{__package__}.launchers.SlurmLauncher": "hydra.launcher",
+    f"{__package__}.launchers.KubernetesLauncher": "hydra.launcher",
+}
 LOGGING = ("hydra_logging", "job_logging")
 CLASSES = (
     "logging.Formatter",
@@ -89,12 +94,15 @@ def install(folder: Path) -> None:
         raise StudyError(f"{path}: is a pickle, which can call anything; type the run's command")
 
     def instantiate(plugins: Plugins, config: DictConfig) -> Plugin:
-        if config.get("_target_") != SEARCH:
+        target = config.get("_target_")
+        if target not in OWN:
             return _instantiate(plugins, config)
-        search = importlib.import_module(SEARCH.rpartition(".")[0]).Search  # it imports this file
-        bind(config, search, "hydra.sweeper")
-        sweeper: Plugin = search(**{str(key): config[key] for key in config if key != "_target_"})
-        return sweeper
+        module, _, name = target.rpartition(".")
+        found = getattr(importlib.import_module(module), name)  # it imports this file
+        bind(config, getattr(found, "Keys", found), OWN[target])
+        keys: Any = OmegaConf.to_container(config, resolve=True)
+        plugin: Plugin = found(**{key: value for key, value in keys.items() if key != "_target_"})
+        return plugin
 
     setattr(Plugins, "_instantiate", instantiate)
     setattr(sys.modules["hydra.main"], "_get_rerun_conf", rerun)  # of --experimental-rerun
@@ -168,6 +176,18 @@ def check_ranks(config: DictConfig) -> None:
             raise StudyError(f"hydra/{name}: not in a process of several ranks; {hint}")
 
 
+def require_sweep() -> None:
+    """Refuses a launcher of this library where Hydra does not ask it.
+
+    Raises:
+        StudyError: there is no -m.
+    """
+    config = HydraConfig.get()
+    if config.mode == RunMode.RUN and config.launcher["_target_"] in OWN:
+        words = f"launcher={config.runtime.choices['launcher']}"
+        raise StudyError(f"{words}: type it after -m, as: python run.py -m {words} ...")
+
+
 def check_hydra(config: DictConfig) -> None:
     """Refuses what Hydra must not call, and folders that it must not write to.
 
@@ -187,7 +207,7 @@ def check_hydra(config: DictConfig) -> None:
             raise StudyError(f"hydra.job.env_set.{name}: type {name}=VALUE before the command")
     for path, key, value in _values(config, CALLED):
         # of a launcher or sweeper Hydra itself asks whether it is a plugin; not of what is inside
-        is_own = (path, value) == (NAMED[1], SEARCH)
+        is_own = key == "_target_" and OWN.get(value) == path.removesuffix("._target_")
         is_plugin = is_own or (path in NAMED and str(value).startswith(PLUGINS))
         if key == "_target_" and not is_plugin:
             find(value, path.removesuffix("._target_"), allowed_targets(added=True))

@@ -7,16 +7,13 @@ again, submits only what is missing.
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from ..errors import StudyError
 from ..launching import kubernetes, slurm
@@ -27,6 +24,7 @@ from .opening import look_up
 from .resolving import resolve
 
 log = logging.getLogger(__name__)
+ONLY = {"task": "train", "debug": None, "force": False}  # what resumes when it is started again
 
 
 class ClusterLauncher(Launcher):
@@ -53,6 +51,10 @@ class ClusterLauncher(Launcher):
         with read_write(config), open_dict(config):
             del config["hydra"]
         try:
+            for key, needed in ONLY.items():
+                if config[key] != needed:
+                    hint = "not in a job that may be started again; type launcher=local"
+                    raise StudyError(f"{key}={config[key]}: {hint}")
             return resolve(config)
         except StudyError as error:
             raise StudyError(f"{name}: {error}; nothing was submitted") from error
@@ -81,8 +83,10 @@ class SlurmLauncher(ClusterLauncher):
         StudyError: one is out of its range.
     """
 
+    Keys = SlurmKeys
+
     def __init__(self, **keys: Any) -> None:
-        self.keys = SlurmKeys(**keys)
+        self.keys = self.Keys(**keys)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -100,17 +104,22 @@ class SlurmLauncher(ClusterLauncher):
         known = [look_up(config, self.keys.ranks) for config in configs]
         missing = {
             each.fingerprint: job
-            for each, config, job in zip(known, configs, jobs, strict=True)
-            if each.metrics is None or config.force
+            for each, job in zip(known, jobs, strict=True)
+            if each.metrics is None
         }
-        numbers = {name: number for name in missing if (number := slurm.find_submitted(name))}
+        numbers = slurm.find_submitted(missing)
         new = {name: job for name, job in missing.items() if name not in numbers}
         log.info(
             "%d jobs: %d finished, %d in the queue, %d are submitted",
             *(len(jobs), len(jobs) - len(missing), len(numbers), len(new)),
         )
         numbers |= slurm.submit(new, self.keys) if new else {}
-        ended = slurm.wait(numbers.values())
+        try:
+            ended = slurm.wait(numbers.values())
+        except KeyboardInterrupt as error:
+            arrays = " ".join(sorted({number.partition("_")[0] for number in numbers.values()}))
+            said = f"{error}; the jobs go on (to end them: scancel {arrays})"
+            raise KeyboardInterrupt(said.removeprefix("; ")) from error
         states = [ended.get(numbers.get(each.fingerprint, "")) for each in known]
         return [
             self._result(*each) for each in zip(names, job_overrides, configs, states, strict=True)
@@ -144,8 +153,10 @@ class KubernetesLauncher(ClusterLauncher):
         StudyError: one is out of its range.
     """
 
+    Keys = KubernetesKeys
+
     def __init__(self, **keys: Any) -> None:
-        self.keys = KubernetesKeys(**keys)
+        self.keys = self.Keys(**keys)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -164,32 +175,3 @@ class KubernetesLauncher(ClusterLauncher):
         path = kubernetes.write_job(jobs, self.keys)
         log.info("%s: a pod for each of %d runs; type: kubectl create -f %s", path, len(jobs), path)
         return [JobReturn(status=JobStatus.COMPLETED) for _ in jobs]
-
-
-OWN = {"slurm": (SlurmLauncher, SlurmKeys), "kubernetes": (KubernetesLauncher, KubernetesKeys)}
-
-
-def install() -> None:
-    """Lets configurations name these launchers, which stand in no package of Hydra's plugins."""
-    launchers = {launcher.__name__: launcher for launcher, _ in OWN.values()}
-    for name, (launcher, keys) in OWN.items():
-        node = {key.name: None if key.default is MISSING else key.default for key in fields(keys)}
-        node["_target_"] = f"{__name__}.{launcher.__name__}"
-        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node)
-    original = Plugins.instantiate_launcher
-
-    def instantiate(
-        plugins: Plugins,
-        hydra_context: HydraContext,
-        task_function: TaskFunction,
-        config: DictConfig,
-    ) -> Launcher:
-        keys: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        module, _, name = keys.pop("_target_").rpartition(".")
-        if module != __name__:
-            return original(plugins, hydra_context, task_function, config)
-        made = launchers[name](**keys)
-        made.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        return made
-
-    setattr(Plugins, "instantiate_launcher", instantiate)

@@ -19,7 +19,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from ..errors import StudyError
 from ..files import write_atomically
@@ -60,8 +59,8 @@ class Job:
         environment = submitit.JobEnvironment()
         if environment.num_tasks > 1:
             submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-        # submitit's own handler would end the process in the middle of a step
-        signal.signal(signal.SIGUSR2, _interrupt)
+        # training catches it; before that nothing is done: who makes no progress is not requeued
+        signal.signal(signal.SIGUSR2, lambda *_: None)
         sys.argv = ["run.py", "-m", *self.overrides, "launcher=local"]
         try:
             runpy.run_path("run.py", run_name="__main__")
@@ -69,11 +68,6 @@ class Job:
             if "SIGUSR2" in str(end.__context__) and environment.global_rank == 0:
                 _requeue()
             raise
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """Outside of training, which catches the signal itself, nothing needs to be finished first."""
-    raise KeyboardInterrupt("by SIGUSR2")
 
 
 def _requeue() -> None:
@@ -123,7 +117,8 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         signal_delay_s=keys.signal_delay_s,
         array_parallelism=keys.array_parallelism,
         setup=list(keys.setup),
-        srun_args=["--wait=60"],  # for the others, once a task of several has ended
+        # srun does not know what sbatch was told; and it waits for the others, once a task has ended
+        srun_args=[f"--cpus-per-task={keys.cpus_per_task}", "--wait=60"],
         additional_parameters={"requeue": True, **keys.additional_parameters},
         **known,
     )
@@ -140,12 +135,14 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
     return found
 
 
-def find_submitted(fingerprint: str) -> str | None:
-    """The job that does a run, if it waits or runs."""
-    with suppress(OSError, ValueError, KeyError):
-        number = str(json.loads((FOLDER / f"{fingerprint}.json").read_bytes())["job"])
-        return number if number in _queued([number]) else None
-    return None
+def find_submitted(fingerprints: Collection[str]) -> dict[str, str]:
+    """The jobs that do some runs, and wait or run: their numbers, by fingerprint."""
+    found = {}
+    for name in fingerprints:
+        with suppress(OSError, ValueError, KeyError):
+            found[name] = str(json.loads((FOLDER / f"{name}.json").read_bytes())["job"])
+    queued = _queued(found.values()) if found else set()
+    return {name: number for name, number in found.items() if number in queued}
 
 
 def wait(numbers: Collection[str]) -> dict[str, Ended]:
@@ -178,7 +175,7 @@ def _queued(numbers: Collection[str]) -> set[str]:
 
 
 def _states(numbers: Collection[str]) -> dict[str, str]:
-    """The final state of each of some jobs that has one, with its exit code unless that is 0."""
+    """The final state of each of some jobs that has one, with its exit code or signal if not 0."""
     if not numbers:
         return {}
     arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
@@ -188,7 +185,9 @@ def _states(numbers: Collection[str]) -> dict[str, str]:
         number, state, code = line.split("|")
         word = state.split()[0]  # CANCELLED by 0
         if number in numbers and word in FINAL:
-            found[number] = word if code == "0:0" else f"{word} (exit code {code.split(':')[0]})"
+            exited, _, killed = code.partition(":")
+            cause = f"exit code {exited}" if exited != "0" else f"signal {killed}"
+            found[number] = word if code == "0:0" else f"{word} ({cause})"
     return found
 
 
@@ -209,6 +208,6 @@ def _last_words(number: str) -> str:
     """The last error that a job printed."""
     with suppress(OSError):
         text = log_of(number).read_text(encoding="utf-8", errors="replace")
-        found = re.findall(r"^error: (.+)", text, re.M)
+        found = re.findall(r"^error: (?:job 0 \(.*? launcher=local\): )?(.+)", text, re.M)
         return f"{found[-1] if found else 'see'} ({log_of(number)})"
     return ""

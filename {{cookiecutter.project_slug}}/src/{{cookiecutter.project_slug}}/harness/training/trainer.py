@@ -32,7 +32,7 @@ from .settings import Settings
 from .step import MetricFactories, backward, evaluate
 
 log = logging.getLogger(__name__)
-GO_ON, END, STOP = range(3)  # in this order: what any rank of several asks for
+GO_ON, END = range(2)  # what any rank of several asks for; above that, it is the number of a signal
 
 
 class NonFiniteLoss(StudyError):
@@ -44,20 +44,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def catch_signals() -> Iterator[list[str]]:
-    """Yields a list that fills with the names of SIGINT and SIGTERM when they come.
+def catch_signals() -> Iterator[list[int]]:
+    """Yields a list that fills with the numbers of SIGINT and SIGTERM when they come.
 
     SIGUSR2 is among them where it has a handler: a job of Slurm gets it before its time limit.
 
-    A second signal of the same kind has its usual effect. Outside the main thread, where Python
-    delivers no signals, the list stays empty.
+    A second Ctrl-C has its usual effect. A second SIGTERM has none: Slurm sends it twice when it
+    preempts. Outside the main thread, where Python delivers no signals, the list stays empty.
     """
-    received: list[str] = []
+    received: list[int] = []
     previous: dict[int, Any] = {}
 
     def note(number: int, _frame: object) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(number, previous[number])
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
     if threading.current_thread() is threading.main_thread():
         is_asked = getattr(signal, "SIGUSR2", None)
@@ -72,9 +73,8 @@ def catch_signals() -> Iterator[list[str]]:
             signal.signal(caught, handler)
 
 
-def _interrupted(signals: Sequence[str], step: int) -> Interrupted:
-    name = signals[0] if signals else "a signal to another rank"
-    return Interrupted(f"by {name} after step {step}")
+def _interrupted(number: int, step: int) -> Interrupted:
+    return Interrupted(f"by {signal.Signals(number).name} after step {step}")
 
 
 class Trainer:
@@ -170,10 +170,10 @@ class Trainer:
                 if self.step == (len(self.history) + 1) * num_steps:
                     self._end_epoch(validation, num_steps)
                 ended = self._reason_to_end(total, deadline)
-        if self._asked_to(signals) == STOP:  # during the last validation
+        if (asked := self._asked_to(signals)) > END:  # during the last validation
             self.save()
             self._asked_to(())
-            raise _interrupted(signals, self.step)
+            raise _interrupted(asked, self.step)
         if ended == "time budget":
             self.spent, self._saved = 0.0, time.monotonic()  # to resume means to grant another
         self._finish()
@@ -191,15 +191,15 @@ class Trainer:
             self.forward = distributed.wrap(self._own_forward, self.device)
             self._learning = learning
 
-    def _asked_to(self, signals: Sequence[str], deadline: float = math.inf) -> int:
-        """GO_ON, END or STOP: what a signal or the clock asks for; of several ranks, any of them."""
-        asked = STOP if signals else END if time.monotonic() > deadline else GO_ON
+    def _asked_to(self, signals: Sequence[int], deadline: float = math.inf) -> int:
+        """GO_ON, END or the number of a signal: what that or the clock asks for, on any rank."""
+        asked = signals[0] if signals else END if time.monotonic() > deadline else GO_ON
         return distributed.agree(asked) if self.is_distributed else asked
 
     def _train_epoch(
         self,
         batches_left: Iterator[Batch],
-        signals: Sequence[str],
+        signals: Sequence[int],
         deadline: float,
         progress: "tqdm[Any]",
     ) -> None:
@@ -208,10 +208,10 @@ class Trainer:
             self.advance(batch)
             progress.update()
             asked = self._asked_to(signals, deadline)
-            self._save_when_due(now=asked == STOP)
-            if asked == STOP:
+            self._save_when_due(now=asked > END)
+            if asked > END:
                 self._asked_to(())  # no rank ends, and has the others ended, while one still writes
-                raise _interrupted(signals, self.step)
+                raise _interrupted(asked, self.step)
             if asked == END:
                 break
 
