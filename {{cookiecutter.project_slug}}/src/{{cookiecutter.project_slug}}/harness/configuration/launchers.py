@@ -129,17 +129,19 @@ class SlurmLauncher(ClusterLauncher):
         self, name: str, overrides: Sequence[str], config: DictConfig, ended: slurm.Ended | None
     ) -> JobReturn:
         """What Hydra is told of a job: the value of its run, or why there is none."""
+        from ..training.trainer import NonFiniteLoss  # torch, which a job needs
+
         result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
-        if ended is None or ended.state == "COMPLETED":
-            metrics = look_up(config, self.keys.ranks).metrics
-            if metrics is not None:
-                result.status = JobStatus.COMPLETED
-                result.return_value = metrics["validation"][config.training.monitor]
-                log.info("%s: %.4g", name, result.return_value)
-                return result
-            ended = slurm.Ended("COMPLETED", "but there is no such finished run in runs/")
-        note_failure(f"{name}: {ended}")
-        result.return_value = StudyError(f"{name}: {ended}")
+        known = look_up(config, self.keys.ranks)
+        if known.metrics is not None and (ended is None or ended.state == "COMPLETED"):
+            result.status = JobStatus.COMPLETED
+            result.return_value = known.metrics["validation"][config.training.monitor]
+            log.info("%s: %.4g", name, result.return_value)
+            return result
+        line = f"{name}: {ended or 'there is no such finished run in runs/'}"
+        is_diverged = (known.error or "").startswith(NonFiniteLoss.__name__)
+        note_failure(line)
+        result.return_value = NonFiniteLoss(line) if is_diverged else StudyError(line)
         return result
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ..files import ENCODER, write_atomically
 from ..runs.fingerprint import fingerprint, identify
 from ..runs.folder import claim, find_on_any_device, read_finished
-from ..runs.record import record_config
+from ..runs.record import read_record, record_config
 from ..runs.run import Metrics, Run
 from ..runs.source import find_source
 from ..study import ROOT
@@ -25,14 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the run of a configuration before it starts: its numbers, if finished."""
+    """What is known of the run of a configuration: its numbers, or what ended it before."""
 
     fingerprint: str
-    metrics: Metrics | None
+    metrics: Metrics | None = None
+    error: str | None = None
 
 
 def look_up(config: DictConfig, ranks: int) -> Known:
-    """The finished run of a configuration, if there is one; makes nothing.
+    """What is known of the run of a configuration; makes nothing.
 
     Args:
         config: Resolved and checked.
@@ -45,11 +46,13 @@ def look_up(config: DictConfig, ranks: int) -> Known:
 
     identity = {**_identify(config)[0], "ranks": ranks}
     name = None if config.run_dir is None else Path(config.run_dir)
+    error = None
     for folder in find_on_any_device(ROOT, identity, to_values(config), name):
-        record = read_finished(folder)
-        if record is not None and checkpoints.restore_results(folder, record):
+        record = read_record(folder)
+        if record["status"] == "finished" and checkpoints.restore_results(folder, record):
             return Known(fingerprint(identity), record["metrics"])
-    return Known(fingerprint(identity), None)
+        error = error or record.get("error")
+    return Known(fingerprint(identity), error=error)
 
 
 def _identify(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
