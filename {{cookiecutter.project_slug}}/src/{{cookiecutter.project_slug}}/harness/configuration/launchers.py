@@ -130,13 +130,13 @@ class SlurmLauncher(ClusterLauncher):
     ) -> JobReturn:
         """What Hydra is told of a job: the value of its run, or why there is none."""
         result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+        metrics = look_up(config, self.keys.ranks).metrics
+        if metrics is not None:  # whatever became of its job after that
+            result.status = JobStatus.COMPLETED
+            result.return_value = metrics["validation"][config.training.monitor]
+            log.info("%s: %.4g", name, result.return_value)
+            return result
         if ended is None or ended.state == "COMPLETED":
-            metrics = look_up(config, self.keys.ranks).metrics
-            if metrics is not None:
-                result.status = JobStatus.COMPLETED
-                result.return_value = metrics["validation"][config.training.monitor]
-                log.info("%s: %.4g", name, result.return_value)
-                return result
             ended = slurm.Ended("COMPLETED", "but there is no such finished run in runs/")
         note_failure(f"{name}: {ended}")
         result.return_value = StudyError(f"{name}: {ended}")

@@ -7,7 +7,6 @@ later. SIGTERM, of `scancel` and of preemption, leads to a checkpoint too; what 
 
 import json
 import logging
-import os
 import re
 import runpy
 import shutil
@@ -68,6 +67,9 @@ class Job:
             if "SIGUSR2" in str(end.__context__) and environment.global_rank == 0:
                 _requeue()
             raise
+        finally:
+            # as it exits, Python takes back each handler of its own: the signal would then kill
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _requeue() -> None:
@@ -117,7 +119,7 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         signal_delay_s=keys.signal_delay_s,
         array_parallelism=keys.array_parallelism,
         setup=list(keys.setup),
-        # srun does not know what sbatch was told; and it waits for the others, once a task has ended
+        # srun does not know what sbatch was told; it waits for the others, once a task has ended
         srun_args=[f"--cpus-per-task={keys.cpus_per_task}", "--wait=60"],
         additional_parameters={"requeue": True, **keys.additional_parameters},
         **known,
