@@ -256,11 +256,11 @@ def test_jobs_go_on_without_their_client_and_are_found_again(sweeps: Sweeps, how
 WRONG = {
     "hydra.launcher.partition=nowhere": "sbatch: .*invalid partition specified: nowhere",
     "hydra.launcher.mem_gb=-1": r"hydra.launcher.mem_gb=-1: must be above 0",
-    "hydra.launcher.signal_delay_s=3600": "signal_delay_s=3600: leaves no time of the 60 minutes",
+    "hydra.launcher.signal_delay_s=3600": "hydra.launcher.signal_delay_s=3600: leaves no time of the 60 minutes",
     "hydra.launcher.gpu=1": r"hydra.launcher.gpu: there is no such key",
-    "hydra.launcher.additional_parameters={qos: none}": "sbatch: .*[Ii]nvalid qos",
+    "+hydra.launcher.additional_parameters.nodelist=n9": "sbatch: .*[Ii]nvalid node name",
     "model.lr=0.1,fast": r"job 1 \(model=linear model.lr=fast\): .*; nothing was submitted",
-    "force=true": r"job 0 \(.*\): force=True: not in a job that may be started again.*; nothing was submitted",
+    "force=true": r"job 0 \(.*\): force=True: not in a job that may be .*; nothing was submitted",
     "debug=brief": r"job 0 \(.*\): debug=brief: not in a job that may",
 }
 
@@ -269,8 +269,8 @@ WRONG = {
 def test_a_mistake_gets_one_line_and_nothing_is_submitted(sweeps: Sweeps, wrong: str) -> None:
     said = sweeps.call(wrong, code=1)
     assert re.match(rf"error: (hydra: )?{WRONG[wrong]}", said.splitlines()[-1]), said
-    assert said.count("error: ") == 1 and "Traceback" not in said
-    assert not sweeps.jobs() and not list(sweeps.study.folder.glob("runs/*"))
+    assert len(re.findall("^error: ", said, re.M)) == 1 and "Traceback" not in said
+    assert not sweeps.jobs() and not sweeps.records()
 
 
 def test_a_single_run_is_not_taken_for_a_job(sweeps: Sweeps) -> None:
@@ -326,7 +326,7 @@ def test_at_its_time_limit_a_job_is_requeued_unless_it_made_no_step(sweeps: Swee
     hold.unlink()
     sweeps.call(*LONG, *limits)
     (record,) = sweeps.records()
-    assert [part["status"] for part in record["parts"]][::2] == ["interrupted", "finished"]
+    assert [part["status"] for part in record["parts"]] == ["interrupted", "finished"]
     assert "SIGUSR2" in record["parts"][0]["error"]
 
 
@@ -338,7 +338,7 @@ def test_a_job_gets_what_it_asks_for(sweeps: Sweeps) -> None:
     assert record["environment"] == {**record["environment"], **variables}
     job = record["parts"][0]["slurm_job"]
     options = ("--noheader", "--parsable2", "--format=JobID,AllocCPUS")
-    assert f"{job}.0|2" in sweeps.cluster.call("sacct", *options, f"--jobs={job}")
+    assert f"{job}|2\n" in sweeps.cluster.call("sacct", *options, f"--jobs={job}")
 
 
 def test_dvc_repro_in_a_job_takes_what_a_sweep_has_trained(sweeps: Sweeps) -> None:

@@ -1,7 +1,7 @@
 """Hydra's launchers of this library: a sweep as jobs of a cluster.
 
-Of Slurm, what is finished is not submitted, and what waits or runs is waited for: the same command, typed
-again, submits only what is missing.
+Of Slurm, what is finished is not submitted, and what waits or runs is waited for: the same command,
+typed again, submits only what is missing.
 """
 
 import copy
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 ONLY = {"task": "train", "debug": None, "force": False}  # what resumes when it is started again
 
 
-class ClusterLauncher(Launcher):
+class ClusterLauncher(Launcher):  # pylint: disable=abstract-method
     """What the launchers of a cluster have in common."""
 
     context: HydraContext
@@ -129,19 +129,22 @@ class SlurmLauncher(ClusterLauncher):
         self, name: str, overrides: Sequence[str], config: DictConfig, ended: slurm.Ended | None
     ) -> JobReturn:
         """What Hydra is told of a job: the value of its run, or why there is none."""
-        from ..training.trainer import NonFiniteLoss  # torch, which a job needs
+        # torch takes seconds to import
+        from ..training.trainer import NonFiniteLoss
 
         result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
         known = look_up(config, self.keys.ranks)
-        if known.metrics is not None and (ended is None or ended.state == "COMPLETED"):
+        if known.metrics is not None:  # whatever became of its job after that
             result.status = JobStatus.COMPLETED
             result.return_value = known.metrics["validation"][config.training.monitor]
             log.info("%s: %.4g", name, result.return_value)
             return result
-        line = f"{name}: {ended or 'there is no such finished run in runs/'}"
+        if ended is None or ended.state == "COMPLETED":
+            ended = slurm.Ended("COMPLETED", "but there is no such finished run in runs/")
+        note_failure(f"{name}: {ended}")
         is_diverged = (known.error or "").startswith(NonFiniteLoss.__name__)
-        note_failure(line)
-        result.return_value = NonFiniteLoss(line) if is_diverged else StudyError(line)
+        kind = NonFiniteLoss if is_diverged else StudyError  # a search counts what diverged
+        result.return_value = kind(f"{name}: {ended}")
         return result
 
 

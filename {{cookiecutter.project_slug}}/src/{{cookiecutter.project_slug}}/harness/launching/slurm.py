@@ -5,9 +5,9 @@ gets SIGUSR2: training writes a checkpoint, and the job is put back into the que
 later. SIGTERM, of `scancel` and of preemption, leads to a checkpoint too; what follows is Slurm's.
 """
 
+import io
 import json
 import logging
-import os
 import re
 import runpy
 import shutil
@@ -15,9 +15,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import StudyError
@@ -68,6 +70,9 @@ class Job:
             if "SIGUSR2" in str(end.__context__) and environment.global_rank == 0:
                 _requeue()
             raise
+        finally:
+            # as it exits, Python takes back each handler of its own: the signal would then kill
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _requeue() -> None:
@@ -85,6 +90,9 @@ def require_slurm() -> None:
         if shutil.which(name) is None:
             hint = "launcher=slurm needs a machine of a cluster; without one: launcher=joblib"
             raise StudyError(f"{name}: there is no such program here; {hint}")
+    if find_spec("submitit") is None:
+        hint = "uv pip install --python .venv/bin/python -c requirements.lock --group sweep"
+        raise StudyError(f"launcher=slurm: submitit is not installed; type: {hint}")
     _call("sacct", "--noheader", "--allocations", "--starttime=now")
 
 
@@ -117,13 +125,13 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         signal_delay_s=keys.signal_delay_s,
         array_parallelism=keys.array_parallelism,
         setup=list(keys.setup),
-        # srun does not know what sbatch was told; and it waits for the others, once a task has ended
+        # srun does not know what sbatch was told; it waits for the others, once a task has ended
         srun_args=[f"--cpus-per-task={keys.cpus_per_task}", "--wait=60"],
         additional_parameters={"requeue": True, **keys.additional_parameters},
         **known,
     )
     try:
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # the reason is told below
             submitted = [executor.submit(Job(list(overrides))) for overrides in jobs.values()]
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
         text = str(getattr(error, "stderr", "") or error).strip().splitlines()
@@ -141,7 +149,7 @@ def find_submitted(fingerprints: Collection[str]) -> dict[str, str]:
     for name in fingerprints:
         with suppress(OSError, ValueError, KeyError):
             found[name] = str(json.loads((FOLDER / f"{name}.json").read_bytes())["job"])
-    queued = _queued(found.values()) if found else set()
+    queued = _queued(found.values()) if found else {}
     return {name: number for name, number in found.items() if number in queued}
 
 
@@ -152,26 +160,34 @@ def wait(numbers: Collection[str]) -> dict[str, Ended]:
         StudyError: Slurm does not answer.
     """
     ended: dict[str, Ended] = {}
-    delay = 1.0
+    delay, said = 1.0, ""
     while len(ended) < len(numbers):
         time.sleep(delay)
         delay = min(LONGEST, delay * 1.2)
         left = [number for number in numbers if number not in ended]
         queued = _queued(left)
+        now = ", ".join(
+            f"{count} {word}" for word, count in sorted(Counter(queued.values()).items())
+        )
+        if now and now != said:
+            log.info("jobs of Slurm: %s", now)
+        said = now
         for number, state in _states([number for number in left if number not in queued]).items():
             ended[number] = Ended(state, _last_words(number))
             log.info("job %s of Slurm: %s", number, state)
     return ended
 
 
-def _queued(numbers: Collection[str]) -> set[str]:
-    """Those of some jobs that wait or run."""
+def _queued(numbers: Collection[str]) -> dict[str, str]:
+    """Those of some jobs that wait or run, and what Slurm says of each, such as PENDING (Resources)."""
     arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
-    words = ["squeue", "--noheader", "--array", f"--jobs={arrays}", "--format=%F_%K"]
+    words = ["squeue", "--noheader", "--array", f"--jobs={arrays}", "--format=%F_%K %T (%r)"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:  # long ago: it is forgotten
         raise StudyError(f"squeue: {done.stderr.strip()}")
-    return {*numbers} & {*done.stdout.replace("_N/A", "").split()}  # one alone is no array
+    lines = done.stdout.replace("_N/A", "").replace(" (None)", "").splitlines()  # one is no array
+    states = dict(line.split(" ", 1) for line in lines)
+    return {number: states[number] for number in numbers if number in states}
 
 
 def _states(numbers: Collection[str]) -> dict[str, str]:

@@ -160,7 +160,7 @@ def _recorded() -> list[Path]:
 
 
 def _head_of(folder: Path) -> str | None:
-    """The fingerprint in the head of a record: no need to read them all; None if it is not there."""
+    """The fingerprint in the head of a record: no need to read all of it; None if it has none."""
     try:
         with open(folder / NAME, "rb") as file:
             found = re.search(rb'"fingerprint": "(\w{64})"', file.read(200))
@@ -237,8 +237,8 @@ def _refuse_other_ranks(identity: Mapping[str, Any]) -> None:
         number = others.get(_head_of(folder) or "")
         if number is not None and status(folder) in ("interrupted", "killed"):
             raise StudyError(
-                f"{folder}: this run was begun by {number} ranks, not {identity['ranks']}; resume it "
-                f"with {number}, or type force=true to begin another"
+                f"{folder}: this run was begun by {number} ranks, not {identity['ranks']}; "
+                f"resume it with {number}, or type force=true to begin another"
             )
 
 

@@ -91,7 +91,7 @@ def _driver() -> str | None:
 
 
 def slurm_job() -> str | None:
-    """The number of this job of Slurm, as `squeue` and `scancel` have it; of an array, such as 17_3."""
+    """The number of this job of Slurm, as `squeue` has it; in an array, such as 17_3."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
