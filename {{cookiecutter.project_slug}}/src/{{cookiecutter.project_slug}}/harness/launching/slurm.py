@@ -179,7 +179,7 @@ def wait(numbers: Collection[str]) -> dict[str, Ended]:
 
 
 def _queued(numbers: Collection[str]) -> dict[str, str]:
-    """Those of some jobs that wait or run, and what Slurm says of each, such as PENDING (Resources)."""
+    """Those of some jobs that wait or run, and how: RUNNING, or PENDING (Resources)."""
     arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
     words = ["squeue", "--noheader", "--array", f"--jobs={arrays}", "--format=%F_%K %T (%r)"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
