@@ -57,13 +57,8 @@ class Podman:
 
     def __call__(self, *words: str | Path) -> str:
         """What podman prints."""
-        done = subprocess.run(
-            ["podman", *words],
-            env=os.environ | self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command, env = ["podman", *words], os.environ | self.env
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
