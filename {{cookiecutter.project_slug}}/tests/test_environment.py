@@ -53,6 +53,7 @@ def files(*patterns: str) -> set[Path]:
 
 TOOLS = files("src/*/harness/commands/*.py", "src/*/harness/reporting/*.py")
 TOOLS |= files("src/*/harness/runs/scanning.py")  # for stages/report.py
+TOOLS |= files("src/*/harness/launching/*.py", "src/*/harness/configuration/searching.py")
 TRAINING = files("run.py", "src/**/*.py") - TOOLS
 PROGRAMS = files("stages/*.py", "tests/*.py", "notebooks/*.py")
 
