@@ -108,7 +108,7 @@ def build_trainer(
     _load_initial_weights(config.get("initial_weights"), model)
     is_distributed = folder is not None and num_ranks() > 1  # a check trains in one process
     if is_distributed:
-        model = synchronize_statistics(model)
+        model = synchronize_statistics(model, config.training.num_accumulation_steps)
     model = model.to(device)
     optimizer = _build_optimizer(config, model)
     num_rows = len(train)  # type: ignore[arg-type]

@@ -177,15 +177,16 @@ def check_ranks(config: DictConfig) -> None:
 
 
 def require_sweep() -> None:
-    """Refuses a launcher of this library where Hydra does not ask it.
+    """Refuses a launcher or a search of this library where Hydra does not ask it.
 
     Raises:
         StudyError: there is no -m.
     """
     config = HydraConfig.get()
-    if config.mode == RunMode.RUN and config.launcher["_target_"] in OWN:
-        words = f"launcher={config.runtime.choices['launcher']}"
-        raise StudyError(f"{words}: type it after -m, as: python run.py -m {words} ...")
+    for name, group in {"launcher": "launcher", "sweeper": "search"}.items():
+        if config.mode == RunMode.RUN and getattr(config, name)["_target_"] in OWN:
+            words = f"{group}={config.runtime.choices[group]}"
+            raise StudyError(f"{words}: type it after -m, as: python run.py -m {words} ...")
 
 
 def check_hydra(config: DictConfig) -> None:

@@ -6,7 +6,9 @@ typed again, submits only what is missing.
 
 import copy
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -24,14 +26,26 @@ from .opening import look_up
 from .resolving import resolve
 
 log = logging.getLogger(__name__)
+PLACES = ("launcher", "search")  # where a job runs, and who chose its values
 ONLY = {"task": "train", "debug": None, "force": False}  # what resumes when it is started again
 
 
 class ClusterLauncher(Launcher):  # pylint: disable=abstract-method
-    """What the launchers of a cluster have in common."""
+    """What the launchers of a cluster have in common.
 
+    Args:
+        keys: Those of the file in conf/launcher/.
+
+    Raises:
+        StudyError: one is out of its range.
+    """
+
+    Keys: type[Any]
     context: HydraContext
     config: DictConfig
+
+    def __init__(self, **keys: Any) -> None:
+        self.keys = self.Keys(**keys)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -50,20 +64,27 @@ class ClusterLauncher(Launcher):  # pylint: disable=abstract-method
         config = copy.deepcopy(composed)
         with read_write(config), open_dict(config):
             del config["hydra"]
-        try:
+        with _none_submitted(name):
             for key, needed in ONLY.items():
                 if config[key] != needed:
                     hint = "not in a job that may be started again; type launcher=local"
                     raise StudyError(f"{key}={config[key]}: {hint}")
             return resolve(config)
-        except StudyError as error:
-            raise StudyError(f"{name}: {error}; nothing was submitted") from error
+
+
+@contextmanager
+def _none_submitted(name: str) -> Iterator[None]:
+    """Names the job of a mistake."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(f"{name}: {error}; nothing was submitted") from error
 
 
 def typed(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
     """What each job types, besides what says where it runs."""
     return [
-        [item for item in filter_overrides(overrides) if key_of(item) != "launcher"]
+        [item for item in filter_overrides(overrides) if key_of(item) not in PLACES]
         for overrides in job_overrides
     ]
 
@@ -74,19 +95,9 @@ def names_of(jobs: Sequence[Sequence[str]], first: int) -> list[str]:
 
 
 class SlurmLauncher(ClusterLauncher):
-    """Each job of a sweep is a job of Slurm.
-
-    Args:
-        keys: Those of conf/launcher/slurm.yaml.
-
-    Raises:
-        StudyError: one is out of its range.
-    """
+    """Each job of a sweep is a job of Slurm."""
 
     Keys = SlurmKeys
-
-    def __init__(self, **keys: Any) -> None:
-        self.keys = self.Keys(**keys)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -100,8 +111,11 @@ class SlurmLauncher(ClusterLauncher):
         slurm.require_slurm()
         jobs = typed(job_overrides)
         names = names_of(jobs, initial_job_idx)
-        configs = [self.compose(*each) for each in zip(names, job_overrides, strict=True)]
-        known = [look_up(config, self.keys.ranks) for config in configs]
+        configs, known = [], []
+        for each in zip(names, job_overrides, strict=True):
+            configs.append(self.compose(*each))
+            with _none_submitted(each[0]):  # while Hydra knows this job
+                known.append(look_up(configs[-1], self.keys.ranks))
         missing = {
             each.fingerprint: job
             for each, job in zip(known, jobs, strict=True)
@@ -142,26 +156,16 @@ class SlurmLauncher(ClusterLauncher):
         if ended is None or ended.state == "COMPLETED":
             ended = slurm.Ended("COMPLETED", "but there is no such finished run in runs/")
         note_failure(f"{name}: {ended}")
-        is_diverged = (known.error or "").startswith(NonFiniteLoss.__name__)
+        is_diverged = re.search(r": the loss is \S+ at step", str(ended))
         kind = NonFiniteLoss if is_diverged else StudyError  # a search counts what diverged
         result.return_value = kind(f"{name}: {ended}")
         return result
 
 
 class KubernetesLauncher(ClusterLauncher):
-    """Writes a sweep as a Job of Kubernetes, and starts nothing.
-
-    Args:
-        keys: Those of conf/launcher/kubernetes.yaml.
-
-    Raises:
-        StudyError: one is out of its range.
-    """
+    """Writes a sweep as a Job of Kubernetes, and starts nothing."""
 
     Keys = KubernetesKeys
-
-    def __init__(self, **keys: Any) -> None:
-        self.keys = self.Keys(**keys)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ..files import ENCODER, write_atomically
 from ..runs.fingerprint import fingerprint, identify
 from ..runs.folder import claim, find_on_any_device, read_finished
-from ..runs.record import read_record, record_config
+from ..runs.record import record_config
 from ..runs.run import Metrics, Run
 from ..runs.source import find_source
 from ..study import ROOT
@@ -25,11 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the run of a configuration: its numbers, or what ended it before."""
+    """What is known of the run of a configuration: its numbers, if it is finished."""
 
     fingerprint: str
-    metrics: Metrics | None = None
-    error: str | None = None
+    metrics: Metrics | None
 
 
 def look_up(config: DictConfig, ranks: int) -> Known:
@@ -46,13 +45,11 @@ def look_up(config: DictConfig, ranks: int) -> Known:
 
     identity = {**_identify(config)[0], "ranks": ranks}
     name = None if config.run_dir is None else Path(config.run_dir)
-    error = None
     for folder in find_on_any_device(ROOT, identity, to_values(config), name):
-        record = read_record(folder)
-        if record["status"] == "finished" and checkpoints.restore_results(folder, record):
+        record = read_finished(folder)
+        if record is not None and checkpoints.restore_results(folder, record):
             return Known(fingerprint(identity), record["metrics"])
-        error = error or record.get("error")
-    return Known(fingerprint(identity), error=error)
+    return Known(fingerprint(identity), None)
 
 
 def _identify(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -81,11 +78,11 @@ def open_run(config: DictConfig) -> Iterator[Run]:
     from ..training import checkpoints, distributed
 
     distributed.join(config.device)
-    overrides = typed_overrides()
-    identity, values = _identify(config)
-    resume = None if config.resume is None else Path(config.resume)
-    distributed.refuse_different("configuration, code or data", fingerprint(identity))
     with ExitStack() as stack, distributed.together():
+        overrides = typed_overrides()
+        identity, values = _identify(config)
+        resume = None if config.resume is None else Path(config.resume)
+        distributed.refuse_different("configuration, code or data", fingerprint(identity))
 
         def begin() -> tuple[Path, Metrics | None]:
             folder = stack.enter_context(

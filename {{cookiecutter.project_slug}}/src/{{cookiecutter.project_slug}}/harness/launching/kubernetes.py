@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from ..files import write_atomically
+from ..runs.record import RESUMABLE
 from ..study import PACKAGE
 from .resources import KubernetesKeys
 
 PATH = Path("k8s", "job.yaml")
-RESUMABLE = 75
 MISTAKES = [1, 2]  # exit codes of what would fail again
 USER = 1000  # of the Dockerfile
 
@@ -111,12 +111,18 @@ def _script(jobs: Sequence[Sequence[str]], keys: KubernetesKeys) -> str:
     program = ["python", "run.py", "-m"]
     if keys.tasks_per_node > 1:
         number = f"--nproc-per-node={keys.tasks_per_node}"
-        program = ["torchrun", "--standalone", number, *program[1:]]
+        patience = f"--shutdown-timeout={keys.signal_delay_s}"
+        program = ["torchrun", "--standalone", number, patience, *program[1:]]
     lines = [
-        f"{index}) exec {shlex.join([*program, *job, 'launcher=local'])} ;;"
+        f"{index}) exec {_quote([*program, *job, 'launcher=local'])} ;;"
         for index, job in enumerate(jobs)
     ]
     return "\n".join(["case $JOB_COMPLETION_INDEX in", *lines, "esac\n"])
+
+
+def _quote(words: Sequence[str]) -> str:
+    """For a shell, in a text in which Kubernetes replaces `$(NAME)`."""
+    return shlex.join(words).replace("$", "$$")
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """What a job asks of a cluster, in the same words for Slurm and for Kubernetes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,8 +37,8 @@ class Resources:
         least = dict.fromkeys(WHOLE, 1) | {"gpus_per_node": 0}
         for name, bound in least.items():
             require_whole(name, getattr(self, name), bound)
-        if isinstance(self.mem_gb, (bool, str)) or not self.mem_gb > 0:
-            raise StudyError(f"{PLACE}.mem_gb={self.mem_gb}: must be above 0")
+        if not isinstance(self.mem_gb, (int, float)) or not 1 <= 1024 * self.mem_gb < 2**30:
+            raise StudyError(f"{PLACE}.mem_gb={self.mem_gb}: must be at least a thousandth")
         if 0 < self.gpus_per_node < self.tasks_per_node:
             hint = f"must be at least {self.tasks_per_node}, one for each task"
             raise StudyError(f"{PLACE}.gpus_per_node={self.gpus_per_node}: {hint}")
@@ -65,6 +66,9 @@ class SlurmKeys(Resources):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("array_parallelism", self.array_parallelism, 1)
+        for key in self.additional_parameters:  # each becomes a line of the script
+            if not re.fullmatch(r"[\w-]+", str(key)):
+                raise StudyError(f"{PLACE}.additional_parameters.{key}: is no option of sbatch")
         for line in self.setup:
             if not isinstance(line, str) or "\n" in line:
                 raise StudyError(f"{PLACE}.setup={line!r}: must be lines of the shell")

@@ -16,26 +16,27 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..errors import StudyError
-from ..files import write_atomically
+from ..files import to_json, write_atomically
 from ..runs.machine import slurm_job
 from .resources import SlurmKeys
 
 log = logging.getLogger(__name__)
 FOLDER = Path("slurm")  # what the jobs print, and which job does which run
 NEEDED = ("sbatch", "squeue", "sacct", "scontrol")
-RESUMABLE = 75
 FINAL = (
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("BOOT_FAIL", "DEADLINE"),
 )
 LONGEST = 30.0  # seconds between two looks at the queue
+MAX_FAILED = 20  # looks in a row without an answer
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,27 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         additional_parameters={"requeue": True, **keys.additional_parameters},
         **known,
     )
+    with _undisturbed():  # a job of which nobody knows would be submitted again
+        numbers = _submit(executor, jobs)
+        array = next(iter(numbers.values())).partition("_")[0]
+        write_atomically(FOLDER / f"{array}.json", to_json(numbers))
+    return numbers
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that come in here are delivered at its end."""
+    stops = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+
+
+def _submit(executor: Any, jobs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    import submitit
+
     try:
         with redirect_stderr(io.StringIO()), executor.batch():  # the reason is told below
             submitted = [executor.submit(Job(list(overrides))) for overrides in jobs.values()]
@@ -137,18 +159,16 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
         text = str(getattr(error, "stderr", "") or error).strip().splitlines()
         reason = next((line for line in text if "error" in line), text[-1] if text else "no reason")
         raise StudyError(f"sbatch: {reason.removeprefix('sbatch: error: ')}") from error
-    found = {name: job.job_id for name, job in zip(jobs, submitted, strict=True)}
-    for name, number in found.items():
-        write_atomically(FOLDER / f"{name}.json", json.dumps({"job": number}).encode())
-    return found
+    return {name: job.job_id for name, job in zip(jobs, submitted, strict=True)}
 
 
 def find_submitted(fingerprints: Collection[str]) -> dict[str, str]:
     """The jobs that do some runs, and wait or run: their numbers, by fingerprint."""
-    found = {}
-    for name in fingerprints:
-        with suppress(OSError, ValueError, KeyError):
-            found[name] = str(json.loads((FOLDER / f"{name}.json").read_bytes())["job"])
+    found: dict[str, str] = {}
+    for path in sorted(FOLDER.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_bytes())
+            found |= {name: known[name] for name in fingerprints if name in known}
     queued = _queued(found.values()) if found else {}
     return {name: number for name, number in found.items() if number in queued}
 
@@ -161,18 +181,27 @@ def wait(numbers: Collection[str]) -> dict[str, Ended]:
     """
     ended: dict[str, Ended] = {}
     delay, said = 1.0, ""
+    num_failed = 0  # calls in a row
     while len(ended) < len(numbers):
         time.sleep(delay)
         delay = min(LONGEST, delay * 1.2)
         left = [number for number in numbers if number not in ended]
-        queued = _queued(left)
+        try:
+            queued = _queued(left)
+            states = _states([number for number in left if number not in queued])
+        except StudyError as error:  # its controller is started again, for example
+            num_failed += 1
+            if num_failed == MAX_FAILED:
+                raise StudyError(f"{error}; the jobs go on: type the same command later") from error
+            continue
+        num_failed = 0
         now = ", ".join(
             f"{count} {word}" for word, count in sorted(Counter(queued.values()).items())
         )
         if now and now != said:
             log.info("jobs of Slurm: %s", now)
         said = now
-        for number, state in _states([number for number in left if number not in queued]).items():
+        for number, state in states.items():
             ended[number] = Ended(state, _last_words(number))
             log.info("job %s of Slurm: %s", number, state)
     return ended

@@ -226,7 +226,7 @@ def find_on_any_device(
 
 
 def _refuse_other_ranks(identity: Mapping[str, Any]) -> None:
-    """An interrupted run of other ranks is not resumed, nor is it begun anew by mistake.
+    """A run that other ranks did not finish is not resumed, nor is it begun anew by mistake.
 
     Raises:
         StudyError: there is one.
@@ -235,7 +235,7 @@ def _refuse_other_ranks(identity: Mapping[str, Any]) -> None:
     others = {fingerprint({**identity, "ranks": number}): number for number in numbers}
     for folder in _recorded():
         number = others.get(_head_of(folder) or "")
-        if number is not None and status(folder) in ("interrupted", "killed"):
+        if number is not None and status(folder) in ("interrupted", "killed", "failed"):
             raise StudyError(
                 f"{folder}: this run was begun by {number} ranks, not {identity['ranks']}; "
                 f"resume it with {number}, or type force=true to begin another"

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -222,6 +223,8 @@ class Record:
         trace: TracebackType | None,
     ) -> None:
         """Writes how the run ended; a full disk hides no error that ended it."""
+        if self.values.get("ranks", 1) > 1:  # the end of another rank has this one ended too
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             if error is None:
                 self.values |= {"status": "finished", "exit_code": 0}

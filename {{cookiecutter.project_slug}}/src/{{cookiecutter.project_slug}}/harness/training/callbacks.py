@@ -9,7 +9,8 @@ A callback is an object with at least one of these methods:
 What it carries from step to step it gives by `state_dict()`, as tensors and plain values, and takes
 back by `load_state_dict(state)`: the checkpoint holds it, so a resumed run is bit-identical. State
 that it does not give is lost when a run is interrupted. What came after the last checkpoint is done
-again: `after_epoch` may be called twice for the same epoch. In the checks `trainer.folder` is None.
+again: `after_epoch` may be called twice for the same epoch. `trainer.folder` is None in the checks,
+and of several ranks on all but the first, which alone writes.
 """
 
 from collections.abc import Callable, Mapping

@@ -29,7 +29,7 @@ from .determinism import kind_of, local_card
 
 T = TypeVar("T")
 Batch = dict[str, Tensor]
-PATIENCE = timedelta(days=1)  # a lost rank is noticed at once: its connections close
+PATIENCE = timedelta(minutes=30)  # with a host that is silent; of a process, connections close
 LAST_WORDS = 2  # seconds to wait for the error of a rank that was lost
 _state: dict[str, Any] = {}  # the store, and the group of CPU processes for what is no gradient
 
@@ -216,11 +216,24 @@ def wrap(forward: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(forward, device_ids=devices, find_unused_parameters=True)
 
 
-def synchronize_statistics(model: nn.Module) -> nn.Module:
-    """A model whose batch norms count the rows of all ranks, where these have GPUs."""
-    if num_ranks() == 1 or not torch.cuda.is_available():
+def synchronize_statistics(model: nn.Module, num_pieces: int) -> nn.Module:
+    """A model whose batch norms count the rows of all ranks, where these have GPUs.
+
+    Args:
+        model: Of one process.
+        num_pieces: Into how many pieces a batch is split.
+
+    Raises:
+        StudyError: the ranks could have different numbers of pieces, and would wait for ever.
+    """
+    has_norm = any(isinstance(item, _BatchNorm) for item in model.modules())
+    if not has_norm or not torch.cuda.is_available():
         return model
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
+    if num_pieces > 1:
+        hint = "not with a batch norm over several ranks"
+        raise StudyError(f"training.num_accumulation_steps={num_pieces}: {hint}")
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    return convert(model)
 
 
 def require_same_weights(model: nn.Module) -> None:
@@ -242,7 +255,7 @@ def share_buffers(model: nn.Module) -> None:
         dist.broadcast(item, src=0)
 
 
-def divide(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
+def rows_to_evaluate(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
     """The rows of each batch that this rank evaluates: every so many, as there are ranks.
 
     Returns:
@@ -257,7 +270,7 @@ def divide(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
 def from_all_ranks(
     answers: Iterator[tuple[Batch, Batch]], num_rounds: int
 ) -> Iterator[tuple[Batch, Batch]]:
-    """On rank 0, the outputs and batches of all ranks, in the order before `divide`, on the CPU.
+    """On rank 0, the outputs and batches of all ranks, in the order before `rows_to_evaluate`, on the CPU.
 
     Args:
         answers: Those of this rank.

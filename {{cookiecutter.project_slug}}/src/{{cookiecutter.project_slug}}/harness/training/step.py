@@ -108,7 +108,7 @@ def evaluate(
     order = np.arange(len(split))  # type: ignore[arg-type]
     if is_distributed:
         distributed.share_buffers(model)
-        order, num_rounds = distributed.divide(order, batch_size)
+        order, num_rounds = distributed.rows_to_evaluate(order, batch_size)
     read = batches(split, order, batch_size=batch_size, num_workers=num_workers)
     found = _answers(model, read, device, precision)
     if is_distributed:
