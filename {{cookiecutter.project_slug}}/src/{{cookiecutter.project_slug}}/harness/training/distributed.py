@@ -270,7 +270,7 @@ def rows_to_evaluate(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, in
 def from_all_ranks(
     answers: Iterator[tuple[Batch, Batch]], num_rounds: int
 ) -> Iterator[tuple[Batch, Batch]]:
-    """On rank 0, the outputs and batches of all ranks, in the order before `rows_to_evaluate`, on the CPU.
+    """On rank 0, the outputs and batches of all ranks, in the order of one process, on the CPU.
 
     Args:
         answers: Those of this rank.
