@@ -108,13 +108,18 @@ def test_a_rank_that_is_killed_ends_the_others(mine: Study) -> None:
     assert "another rank was killed" in record["error"] or "SIGTERM" in record["error"]
 
 
-def test_the_error_of_a_rank_stands_in_the_record(mine: Study) -> None:
+def break_rank_1(study: Study) -> None:
+    """Its model raises an error in training."""
     where = "        return classify("
     broken = (
         "        import os\n\n        if os.environ['RANK'] == '1' and self.training:\n"
         "            raise ArithmeticError('it is broken')\n" + where
     )
-    mine.edit("src/my_study/models/linear.py", where.replace("(", r"\("), broken)
+    study.edit("src/my_study/models/linear.py", where.replace("(", r"\("), broken)
+
+
+def test_the_error_of_a_rank_stands_in_the_record(mine: Study) -> None:
+    break_rank_1(mine)
     said = mine.call(*torchrun(2), *BRIEFLY, "run_dir=runs/it", code=1)
     assert "it is broken" in said
     error = read(mine, "runs/it")["error"]
@@ -168,3 +173,11 @@ def test_a_sweep_of_several_ranks_ends_by_one_clock(mine: Study) -> None:
     records = [json.loads(path.read_bytes()) for path in paths]
     assert [record["ended_by"] for record in records] == ["time budget", "time budget"]
     assert [record["inputs"] for record in records] == [{}, {}]  # of the second, not the first run
+
+
+def test_a_sweep_ends_where_one_rank_alone_fails(mine: Study) -> None:
+    break_rank_1(mine)
+    said = mine.call(*torchrun(2), "-m", *BRIEFLY, "seed=0,1", code=1)
+    assert "it is broken" in said
+    (path,) = (mine.folder / "runs").glob("*/record.json")
+    assert "rank 1 ended with ArithmeticError" in json.loads(path.read_bytes())["error"]

@@ -233,6 +233,19 @@ def test_what_fails_is_named_with_its_error_and_ends_no_other(sweeps: Sweeps) ->
     assert sorted(statuses) == ["failed"] * 3 + ["finished"]
 
 
+def test_a_search_sends_its_points_to_slurm_and_counts_one_that_diverges(sweeps: Sweeps) -> None:
+    words = ("search=random", "model.lr=interval(1.0e-3,1.0e-1)", "hydra.sweeper.n_jobs=2")
+    said = sweeps.call(*words, "training.num_epochs=1", "hydra.sweeper.n_trials=2")
+    assert re.search(r"best of 2 on validation: \S+ \d", said), said
+    array = sweeps.jobs()[0].partition("_")[0]
+    assert sorted(sweeps.jobs()) == [f"{array}_{index} COMPLETED" for index in range(2)]
+    broken = ("search=random", "model.lr=choice(1.0e+30)", "hydra.sweeper.n_trials=1")
+    for _ in range(2):  # it is not tried again
+        said = sweeps.call(*broken, "training.num_epochs=3", code=1)
+        assert re.search(r"^error: point 0 \(model.lr=1.0e\+30\): .*the loss is", said, re.M), said
+        assert len(sweeps.jobs()) == 3
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_jobs_go_on_without_their_client_and_are_found_again(sweeps: Sweeps, how: int) -> None:
     client = sweeps.start(*LONG, "seed=0,1,2", "hydra.launcher.array_parallelism=1")
