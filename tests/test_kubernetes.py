@@ -70,7 +70,7 @@ def test_its_keys_are_those_of_slurm(study: Study) -> None:
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("hydra.launcher.mem_gb=-1", "hydra.launcher.mem_gb=-1.0: must be above 0"),
+        ("hydra.launcher.mem_gb=-1", "hydra.launcher.mem_gb=-1.0: must be above 0.001"),
         ("hydra.launcher.nodes=2", "hydra.launcher.nodes: there is no such key"),
         ("hydra.launcher.memory=2", "hydra.launcher.memory: there is no such key"),
         ("model.lr=nan", "model.lr=nan: must be above 0, and a float32; nothing was submitted"),

@@ -268,7 +268,7 @@ def test_jobs_go_on_without_their_client_and_are_found_again(sweeps: Sweeps, how
 
 WRONG = {
     "hydra.launcher.partition=nowhere": "sbatch: .*invalid partition specified: nowhere",
-    "hydra.launcher.mem_gb=-1": r"hydra.launcher.mem_gb=-1.0: must be above 0",
+    "hydra.launcher.mem_gb=-1": r"hydra.launcher.mem_gb=-1.0: must be above 0.001",
     "hydra.launcher.signal_delay_s=3600": "hydra.launcher.signal_delay_s=3600: leaves no",
     "hydra.launcher.gpu=1": r"hydra.launcher.gpu: there is no such key",
     "+hydra.launcher.additional_parameters.nodelist=n9": "sbatch: .*[Ii]nvalid node name",

@@ -38,7 +38,7 @@ class Resources:
         for name, bound in least.items():
             require_whole(name, getattr(self, name), bound)
         if not isinstance(self.mem_gb, (int, float)) or not 1 <= 1024 * self.mem_gb < 2**30:
-            raise StudyError(f"{PLACE}.mem_gb={self.mem_gb}: must be above 0, by a thousandth at least")
+            raise StudyError(f"{PLACE}.mem_gb={self.mem_gb}: must be above 0.001")
         if 0 < self.gpus_per_node < self.tasks_per_node:
             hint = f"must be at least {self.tasks_per_node}, one for each task"
             raise StudyError(f"{PLACE}.gpus_per_node={self.gpus_per_node}: {hint}")
