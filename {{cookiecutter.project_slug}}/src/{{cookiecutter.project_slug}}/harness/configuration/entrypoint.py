@@ -60,7 +60,7 @@ def entrypoint(main: Callable[[DictConfig], Any]) -> Callable[[], Any]:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _note_failure(error)
                 if num_ranks() > 1:  # the others are still in this job
-                    sys.exit(1)
+                    _exit(describe_error(error, sys.argv[1:]), 1)
             elif isinstance(error, MISTAKES):
                 _exit(describe_error(error, sys.argv[1:]), 1)
             raise
