@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 # not hydra, which is a plugin of pytest too: pytest warns of one that is imported already
@@ -50,12 +49,7 @@ class Warm:
     def __enter__(self) -> "Warm":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.communicate()  # closes its stdin: it ends
 
     def call(
