@@ -1,4 +1,4 @@
-"""The one kind of error that is a person's to correct, and the nearest right name."""
+"""The one kind of error that is a person's to correct, and what helps to do so."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,3 +14,8 @@ def suggest(name: str, known: Sequence[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; there are: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else ""
+
+
+def install(group: str) -> str:
+    """The command that installs an optional group of the study's dependencies."""
+    return f"uv pip install --python .venv/bin/python -c requirements.lock --group {group}"

@@ -13,6 +13,7 @@ import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
@@ -68,6 +69,13 @@ def composed_of(overrides: Sequence[str]) -> tuple[list[Path], dict[str, str | N
         found = composed.hydra.runtime
     folders = [Path(item.path) for item in found.config_sources if item.schema == "file"]
     return folders, {str(key): value for key, value in found.choices.items()}
+
+
+def compose_job(context: HydraContext, sweep: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a job of a sweep, not yet resolved; from now on Hydra knows that job."""
+    composed = context.config_loader.load_sweep_config(sweep, list(overrides))
+    HydraConfig.instance().set_config(composed)
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def to_values(config: DictConfig) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from ..errors import StudyError
 from ..files import remove_stale, temporary_path
 from ..ranks import Told, num_ranks, rank
+from ..runs.folder import RUNS
 from ..runs.reads import watch_reads
 from ..runs.record import RESUMABLE
 from ..study import ROOT
@@ -33,7 +34,6 @@ from .messages import FAILURES, MISTAKES, describe_error, note_failure
 
 log = logging.getLogger(__name__)
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
-RUNS = Path("runs")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _worker = {"is_busy": False, "is_stopped": False}  # of this process, if a launcher started it
 

@@ -4,25 +4,24 @@ Of Slurm, what is finished is not submitted, and what waits or runs is waited fo
 typed again, submits only what is missing.
 """
 
-import copy
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from ..errors import StudyError
 from ..launching import kubernetes, slurm
 from ..launching.resources import KubernetesKeys, SlurmKeys
 from ..runs.record import key_of
+from .composing import compose_job
 from .messages import note_failure
-from .opening import look_up
+from .opening import Known, look_up
 from .resolving import resolve
 
 log = logging.getLogger(__name__)
@@ -59,11 +58,7 @@ class ClusterLauncher(Launcher):  # pylint: disable=abstract-method
         Raises:
             StudyError: names the job.
         """
-        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(composed)
-        config = copy.deepcopy(composed)
-        with read_write(config), open_dict(config):
-            del config["hydra"]
+        config = compose_job(self.context, self.config, overrides)
         with _none_submitted(name):
             for key, needed in ONLY.items():
                 if config[key] != needed:
@@ -131,23 +126,30 @@ class SlurmLauncher(ClusterLauncher):
         try:
             ended = slurm.wait(numbers.values())
         except KeyboardInterrupt as error:
-            arrays = " ".join(sorted({number.partition("_")[0] for number in numbers.values()}))
-            said = f"{error}; the jobs go on (to end them: scancel {arrays})"
+            arrays = slurm.arrays_of(numbers.values())
+            said = f"{error}; the jobs go on (to end them: scancel {' '.join(arrays)})"
             raise KeyboardInterrupt(said.removeprefix("; ")) from error
         states = [ended.get(numbers.get(each.fingerprint, "")) for each in known]
         return [
-            self._result(*each) for each in zip(names, job_overrides, configs, states, strict=True)
+            self._result(*each)
+            for each in zip(names, job_overrides, configs, known, states, strict=True)
         ]
 
     def _result(
-        self, name: str, overrides: Sequence[str], config: DictConfig, ended: slurm.Ended | None
+        self,
+        name: str,
+        overrides: Sequence[str],
+        config: DictConfig,
+        known: Known,
+        ended: slurm.Ended | None,
     ) -> JobReturn:
         """What Hydra is told of a job: the value of its run, or why there is none."""
         # torch takes seconds to import
         from ..training.trainer import NonFiniteLoss
 
         result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
-        known = look_up(config, self.keys.ranks)
+        if known.metrics is None:
+            known = look_up(config, self.keys.ranks)
         if known.metrics is not None:  # whatever became of its job after that
             result.status = JobStatus.COMPLETED
             result.return_value = known.metrics["validation"][config.training.monitor]

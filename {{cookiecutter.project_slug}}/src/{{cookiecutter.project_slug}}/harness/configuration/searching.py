@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -26,13 +25,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ..errors import StudyError
+from ..errors import StudyError, install
 from ..runs.code import source_in_use
 from ..runs.record import has_meaning, key_of, name_from
 from ..study import ROOT
 from .checking import require
+from .composing import compose_job
 from .messages import FAILURES, MISTAKES, describe_error
 from .opening import look_up
 from .resolving import resolve
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # installed for a search only
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
-INSTALL = "uv pip install --python .venv/bin/python -c requirements.lock --group search"
 Direction = Literal["minimize", "maximize"]
 SAMPLERS = {"random": "RandomSampler", "tpe": "TPESampler"}
 REFUSED = {
@@ -89,7 +88,9 @@ class Search(Sweeper):
         try:
             import optuna  # pylint: disable=import-outside-toplevel
         except ImportError as error:
-            raise StudyError(f"search: optuna is not installed; type: {INSTALL}") from error
+            raise StudyError(
+                f"search: optuna is not installed; type: {install('search')}"
+            ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.n_jobs = os.cpu_count() or 1 if self.n_jobs == -1 else self.n_jobs
         for key, least in {"n_trials": 1, "n_jobs": 1, "seed": 0}.items():
@@ -131,11 +132,8 @@ class Search(Sweeper):
         self._report(study, goal[0])
 
     def _compose(self, point: dict[str, Any]) -> DictConfig:
-        """The resolved configuration of a point, and that of Hydra, as a job has them."""
-        composed = self.context.config_loader.load_sweep_config(self.composed, self._words(point))
-        HydraConfig.instance().set_config(composed)
-        keys = [str(key) for key in composed if key != "hydra"]
-        return resolve(OmegaConf.masked_copy(composed, keys))
+        """The resolved configuration of a point."""
+        return resolve(compose_job(self.context, self.composed, self._words(point)))
 
     def _words(self, point: dict[str, Any]) -> list[str]:
         """What would be typed to run a point."""

@@ -4,7 +4,6 @@ The pods share a volume with `data` and `runs`. A pod that is evicted, or whose 
 with a checkpoint and exit code 75; the one that takes its place resumes the run.
 """
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ def write_job(jobs: Sequence[Sequence[str]], keys: KubernetesKeys) -> Path:
 
 def describe_job(jobs: Sequence[Sequence[str]], keys: KubernetesKeys) -> dict[str, Any]:
     """The Job as plain values, in the words of `kubectl explain job`."""
-    name = re.sub("_", "-", PACKAGE)
+    name = PACKAGE.replace("_", "-")
     labels = {"app.kubernetes.io/name": name}
     if keys.queue is not None:
         labels["kueue.x-k8s.io/queue-name"] = keys.queue

@@ -42,7 +42,6 @@ class Resources:
         if 0 < self.gpus_per_node < self.tasks_per_node:
             hint = f"must be at least {self.tasks_per_node}, one for each task"
             raise StudyError(f"{PLACE}.gpus_per_node={self.gpus_per_node}: {hint}")
-
         if self.signal_delay_s >= 60 * self.timeout_min:
             hint = f"leaves no time of the {self.timeout_min} minutes of timeout_min"
             raise StudyError(f"{PLACE}.signal_delay_s={self.signal_delay_s}: {hint}")

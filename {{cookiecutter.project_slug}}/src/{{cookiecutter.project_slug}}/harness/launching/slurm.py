@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import StudyError
+from ..errors import StudyError, install
 from ..files import to_json, write_atomically
 from ..runs.machine import slurm_job
 from .resources import SlurmKeys
@@ -92,8 +92,7 @@ def require_slurm() -> None:
             hint = "launcher=slurm needs a machine of a cluster; without one: launcher=joblib"
             raise StudyError(f"{name}: there is no such program here; {hint}")
     if find_spec("submitit") is None:
-        hint = "uv pip install --python .venv/bin/python -c requirements.lock --group sweep"
-        raise StudyError(f"launcher=slurm: submitit is not installed; type: {hint}")
+        raise StudyError(f"launcher=slurm: submitit is not installed; type: {install('sweep')}")
     _call("sacct", "--noheader", "--allocations", "--starttime=now")
 
 
@@ -133,7 +132,7 @@ def submit(jobs: Mapping[str, Sequence[str]], keys: SlurmKeys) -> dict[str, str]
     )
     with _undisturbed():  # a job of which nobody knows would be submitted again
         numbers = _submit(executor, jobs)
-        array = next(iter(numbers.values())).partition("_")[0]
+        (array,) = arrays_of(numbers.values())
         write_atomically(FOLDER / f"{array}.json", to_json(numbers))
     return numbers
 
@@ -207,9 +206,14 @@ def wait(numbers: Collection[str]) -> dict[str, Ended]:
     return ended
 
 
+def arrays_of(numbers: Collection[str]) -> list[str]:
+    """The arrays that some jobs belong to; of a job that is alone, its own number."""
+    return sorted({number.partition("_")[0] for number in numbers})
+
+
 def _queued(numbers: Collection[str]) -> dict[str, str]:
     """Those of some jobs that wait or run, and how: RUNNING, or PENDING (Resources)."""
-    arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
+    arrays = ",".join(arrays_of(numbers))
     words = ["squeue", "--noheader", "--array", f"--jobs={arrays}", "--format=%F_%K %T (%r)"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:  # long ago: it is forgotten
@@ -223,7 +227,7 @@ def _states(numbers: Collection[str]) -> dict[str, str]:
     """The final state of each of some jobs that has one, with its exit code or signal if not 0."""
     if not numbers:
         return {}
-    arrays = ",".join(sorted({number.partition("_")[0] for number in numbers}))
+    arrays = ",".join(arrays_of(numbers))
     options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode")
     found = {}
     for line in _call("sacct", *options, f"--jobs={arrays}").splitlines():
@@ -244,15 +248,11 @@ def _call(*words: str) -> str:
     return done.stdout
 
 
-def log_of(number: str) -> Path:
-    """The file with what the first task of a job printed on standard error."""
-    return FOLDER / number / f"{number}_0_log.err"
-
-
 def _last_words(number: str) -> str:
-    """The last error that a job printed."""
+    """The last error that the first task of a job printed, and in which file it stands."""
+    path = FOLDER / number / f"{number}_0_log.err"
     with suppress(OSError):
-        text = log_of(number).read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
         found = re.findall(r"^error: (?:job 0 \(.*? launcher=local\): )?(.+)", text, re.M)
-        return f"{found[-1] if found else 'see'} ({log_of(number)})"
+        return f"{found[-1] if found else 'see'} ({path})"
     return ""

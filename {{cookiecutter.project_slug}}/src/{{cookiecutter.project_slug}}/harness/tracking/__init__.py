@@ -13,7 +13,7 @@ Whatever it raises becomes one warning: the run goes on without it. It has neith
 
 import importlib.util
 
-from ..errors import StudyError
+from ..errors import StudyError, install
 
 
 def need(package: str, *, tracker: str) -> None:
@@ -24,5 +24,4 @@ def need(package: str, *, tracker: str) -> None:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:  # a folder of this name is no package
-        install = "uv pip install --python .venv/bin/python -c requirements.lock --group"
-        raise StudyError(f"tracker={tracker}: is not installed; type: {install} {tracker}")
+        raise StudyError(f"tracker={tracker}: is not installed; type: {install(tracker)}")
