@@ -32,7 +32,7 @@ def test_the_job_is_as_the_schemas_of_kubernetes_say(mine: Study, version: str) 
     (container,) = job["spec"]["template"]["spec"]["containers"]
     limits = {"cpu": "6", "memory": "1536Mi", "nvidia.com/gpu": "2"}
     assert container["resources"] == {"limits": limits, "requests": limits}
-    assert "torchrun --standalone --nproc-per-node=2 run.py -m" in container["command"][-1]
+    assert "torchrun --standalone --nproc-per-node=2 --shutdown" in container["command"][-1]
     job["spec"]["completion"] = 2  # no such key: the schemas notice
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(job, version, strict=True)

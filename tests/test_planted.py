@@ -287,8 +287,8 @@ PICTURES: dict[str, Bug] = {
     ),
     "the random state forgotten by a resume": (
         TRAINER,
-        "        seed_step(self.seed, self.step, self.device)\n",
-        "",
+        "        seed_step(self.seed, self.step, self.device, ",
+        "        # ",
         kit("a_resumed_run_equals_an_uninterrupted_one"),
     ),
     "the optimizer forgotten by a resume": (

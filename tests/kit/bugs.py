@@ -782,8 +782,8 @@ BUGS = [
     Bug(
         "random numbers that depend on history",
         "Table",
-        "        seed_step(self.seed, self.step, self.device)\n",
-        "",
+        "        seed_step(self.seed, self.step, self.device, ",
+        "        # ",
         "a_resumed_run_equals_an_uninterrupted_one",
         **of("training.trainer"),
     ),
