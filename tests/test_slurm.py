@@ -98,8 +98,10 @@ class Sweeps:
         return [f"{number} {state}" for number, state, _ in mine]
 
     def numbers(self) -> list[str]:
-        """The numbers of all jobs of this study."""
-        return [line.split()[0] for line in self.jobs()]
+        """The numbers of the jobs of this study in the queue: accounting is told of them later."""
+        said = self.cluster.call("squeue", "--noheader", "--array", "--format=%i|%Z")
+        lines = [line.split("|") for line in said.splitlines()]
+        return [number for number, folder in lines if folder == str(self.study.folder)]
 
     def records(self) -> list[dict]:
         """The record of each run, by its command line."""
@@ -200,7 +202,7 @@ def test_a_job_that_is_stopped_resumes_to_the_same_bits(
 def test_what_is_cancelled_is_named_and_alone_submitted_again(sweeps: Sweeps, whole: Study) -> None:
     client = sweeps.start(*LONG, "seed=0,1")
     sweeps.wait_for_steps(3, runs=2)
-    array = sweeps.jobs()[0].partition("_")[0]
+    array = sweeps.numbers()[0].partition("_")[0]
     sweeps.cluster.call("scancel", f"{array}_0")
     sweeps.cluster.wait(f"{array}_0", "CANCELLED")
     said = sweeps.release(client, code=1)
@@ -254,7 +256,7 @@ def test_jobs_go_on_without_their_client_and_are_found_again(sweeps: Sweeps, how
     assert len(running) == 1  # of two CPUs
     client.send_signal(how)
     said = client.communicate()[0]
-    array = sweeps.jobs()[0].partition("_")[0]
+    array = sweeps.numbers()[0].partition("_")[0]
     if how == signal.SIGTERM:
         last = f"the jobs go on (to end them: scancel {array}); the same command resumes the run"
         assert client.returncode == 75 and said.endswith(f"interrupted by SIGTERM; {last}\n")
