@@ -23,6 +23,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 TEMPLATE = Path(__file__).parent.parent
 NINE_RUNS = "test_reproduced.py"
+TOGETHER = (NINE_RUNS, "test_image.py")  # what the tests of such a file share is made by one worker
 OPTIONAL = ("notebooks", "export", "tensorboard", "mlflow", "wandb", "search", "s3", "ssh")
 # a folder of wheels and a cache, where this machine has them, serve the studies of the tests too
 UV_CACHE = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
@@ -169,7 +170,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """One worker gets all tests of the nine runs: the other need not wait until they are made."""
+    """The other worker need not wait for the nine runs, nor make the image a second time."""
     return Scheduling(config, log)
 
 
@@ -177,7 +178,7 @@ class Scheduling(LoadScopeScheduling):  # pylint: disable=abstract-method
     """Tests one by one, except for a file that stays together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return NINE_RUNS if NINE_RUNS in nodeid else nodeid
+        return next((file for file in TOGETHER if file in nodeid), nodeid)
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
