@@ -7,6 +7,7 @@ the user's cache where that is read-only.
 
 import base64
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -60,8 +61,9 @@ def imported_packages() -> list[str]:
     return sorted(name_and_version(folder.name)[0] for folder in folders)
 
 
+@functools.cache
 def _read_matched() -> dict[str, Any]:
-    """What matched before, of each distribution."""
+    """What matched before, of each distribution; what this process finds is added to it."""
     for path in MATCHED:
         with suppress(OSError, ValueError), reads_ignored():
             return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -81,7 +83,8 @@ def _imported(matched: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
     """The folder with the metadata of each package that is imported, and what is known of it."""
     imported = {name.partition(".")[0] for name in list(sys.modules)} - {PACKAGE}
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for place in filter(os.path.isdir, sys.path):
+    # a linked environment is known by its own path: nothing is hashed again for another link
+    for place in map(os.path.realpath, filter(os.path.isdir, sys.path)):
         for name in os.listdir(place):
             if name.endswith(".dist-info") and os.path.isfile(f"{place}/{name}/RECORD"):
                 folder = Path(place, name)
