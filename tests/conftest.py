@@ -160,10 +160,11 @@ def generate(folder: Path, **answers: str) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no worker is left with it at the end."""
+    """What needs no environment while one worker makes it; then what takes longest."""
 
-    def rank(item: pytest.Item) -> tuple[bool, bool]:
-        return item.path.name != NINE_RUNS, not item.get_closest_marker("slow")
+    def rank(item: pytest.Item) -> tuple[bool, bool, bool]:
+        waits = "study" in getattr(item, "fixturenames", ())
+        return item.path.name != NINE_RUNS, waits, not item.get_closest_marker("slow")
 
     items.sort(key=rank)
 
