@@ -27,10 +27,10 @@ from pathlib import Path
 
 
 class Brake:
-    """Holds training before its first step while there is a file `hold`."""
+    """Holds training before its first step while there is a file of this name."""
 
-    def __init__(self):
-        while Path("hold").exists():
+    def __init__(self, name="hold"):
+        while Path(name).exists():
             Path("held").touch()
             time.sleep(0.05)
 
@@ -329,20 +329,27 @@ def test_who_makes_no_step_is_not_requeued_and_goes_on(sweeps: Sweeps) -> None:
 @pytest.mark.slow
 def test_at_its_time_limit_a_job_is_requeued_unless_it_made_no_step(sweeps: Sweeps) -> None:
     limits = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1")
-    client = sweeps.start(*LONG, *limits)
-    sweeps.wait_for_steps(1)
-    (job,) = sweeps.numbers()
+    words = (*LONG, *limits, "+training.callbacks.brake.name=hold,free")
+    client = sweeps.start(*words)
+    sweeps.wait_for_steps(1, runs=2)
+    held, free = sorted(sweeps.numbers())
     hold = sweeps.study.folder / "hold"
     hold.touch()
-    sweeps.cluster.restart(job)
+    sweeps.cluster.call("scontrol", "requeue", held)
+    sweeps.cluster.restart(held)
+    sweeps.cluster.restart(free)
     said = sweeps.release(client, code=1)
     assert re.match("error: job 0 .*: TIMEOUT", said.splitlines()[-1])
-    assert sweeps.cluster.accounts(job) == [f"{job} REQUEUED", f"{job} TIMEOUT"]
+    assert said.count("error: ") == 1
+    assert sweeps.cluster.accounts(held) == [f"{held} REQUEUED", f"{held} TIMEOUT"]
+    assert sweeps.cluster.accounts(free) == [f"{free} REQUEUED", f"{free} COMPLETED"]
     hold.unlink()
-    sweeps.call(*LONG, *limits)
-    (record,) = sweeps.records()
-    assert [part["status"] for part in record["parts"]] == ["interrupted", "finished"]
-    assert "SIGUSR2" in record["parts"][0]["error"]
+    assert "2 jobs: 1 finished, 0 in the queue, 1 are submitted" in sweeps.call(*words)
+    records = sweeps.records()
+    for record in records:
+        assert [part["status"] for part in record["parts"]] == ["interrupted", "finished"]
+    stops = [re.findall(r"SIG\w+", record["parts"][0]["error"]) for record in records]
+    assert sorted(stops) == [["SIGTERM"], ["SIGUSR2"]]
 
 
 def test_a_job_gets_what_it_asks_for(sweeps: Sweeps) -> None:
