@@ -35,6 +35,7 @@ def main() -> None:
         ["study", "--help"],
         ["study", "compose", "experiments", "--experiments", "linear", "mlp", "cnn"],
         ["dvc", "repro"],
+        ["python", "run.py", "model=linear", "run_dir=runs/timed", "force=true"],
     ):
         print(f"{cpu_seconds(BIN / command[0], *command[1:]):6.2f} s  {' '.join(command)}")
 
