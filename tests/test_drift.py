@@ -352,6 +352,17 @@ def test_a_line_edited_in_an_installed_package_is_found_and_named(
     assert f"causes:\n  {cause}\n" in said, said
 
 
+def test_an_environment_that_is_reached_by_a_link_is_verified_under_its_own_name(
+    drifting: Study, tmp_path: Path
+) -> None:
+    study = drifting.copy(tmp_path / "my_study")
+    environment = (study.folder / ".venv").resolve()
+    study.call("python", "run.py", "model=linear")
+    note = json.loads((environment / "study-verified.json").read_text(encoding="utf-8"))
+    assert any(name.startswith(f"{environment}/") for name in note)
+    assert not any(name.startswith(f"{study.folder}/") for name in note)
+
+
 def test_a_file_that_only_loader_workers_read_is_an_input(
     drifting: Study, warm: Warm, tmp_path: Path
 ) -> None:
