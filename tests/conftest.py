@@ -176,7 +176,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 class Scheduling(LoadScopeScheduling):  # pylint: disable=abstract-method
-    """Tests one by one, except for a file that stays together."""
+    """Tests one by one, except for files that stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
         return next((file for file in TOGETHER if file in nodeid), nodeid)

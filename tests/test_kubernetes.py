@@ -25,14 +25,15 @@ def write(study: Study, *words: str) -> Any:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_job_is_as_the_schemas_of_kubernetes_say(mine: Study, version: str) -> None:
-    words = ("gpus_per_node=2", "tasks_per_node=2", "cpus_per_task=3", "mem_gb=1.5", "queue=team")
-    job = write(mine, *(f"hydra.launcher.{word}" for word in words))
+    keys = ("gpus_per_node=2", "tasks_per_node=2", "cpus_per_task=3", "mem_gb=1.5", "queue=team")
+    job = write(mine, *(f"hydra.launcher.{key}" for key in keys))
     kubernetes_validate.validate(job, version, strict=True)
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
     (container,) = job["spec"]["template"]["spec"]["containers"]
     limits = {"cpu": "6", "memory": "1536Mi", "nvidia.com/gpu": "2"}
     assert container["resources"] == {"limits": limits, "requests": limits}
-    assert "torchrun --standalone --nproc-per-node=2 --shutdown" in container["command"][-1]
+    words = "torchrun --standalone --nproc-per-node=2 --shutdown-timeout=90 run.py -m"
+    assert words in container["command"][-1]
     job["spec"]["completion"] = 2  # no such key: the schemas notice
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(job, version, strict=True)
