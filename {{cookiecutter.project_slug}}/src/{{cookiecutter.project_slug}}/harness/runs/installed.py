@@ -40,15 +40,16 @@ def find_unlocked(root: Path) -> dict[str, str]:
         that was installed from a folder, where a version says little, the digest of its files.
     """
     matched = _read_matched()
+    imported = _imported(matched)
     with reads_ignored():
-        for folder, known in _imported(matched):
+        for folder, known in imported:
             if str(folder) not in _verified:
                 _verified[str(folder)] = {**_digest_of_folder(folder), **_verify(folder, known)}
     if sum(known.pop("is_new", False) for known in matched.values()):
         _write_matched(matched)
     found = {name: digest for each in _verified.values() for name, digest in each.items()}
     locked = locked_versions(root)
-    for folder, _ in _imported(matched):
+    for folder, _ in imported:
         name, version = name_and_version(folder.name)
         if locked.get(name, version) != version:
             found[name] = version

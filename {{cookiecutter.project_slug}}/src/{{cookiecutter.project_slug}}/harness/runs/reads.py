@@ -20,6 +20,7 @@ UNWATCHED = (
     *("results", "run.py"),
 )
 CODE = (".py", ".pyc", ".pyi", ".typed")  # of src/ and stages/: see code.py
+ENVIRONMENT = f"{sys.prefix}{os.sep}"  # thousands of files, which installed.py looks after
 
 _watched: list[Path] = []  # the study's folder, once it is watched
 _ignored: list[bool] = []  # not empty while the harness hashes files
@@ -60,7 +61,9 @@ def _note_read(event: str, arguments: tuple[Any, ...]) -> None:
     name, mode, flags = arguments
     if not ("w" in (mode or "") or "a" in (mode or "") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)):
         path = os.path.abspath(os.fsdecode(name))
-        if path not in _read and any(path.startswith(f"{root}{os.sep}") for root in _watched):
+        if path in _read or path.startswith(ENVIRONMENT):
+            return
+        if any(path.startswith(f"{root}{os.sep}") for root in _watched):
             _read.add(path)
             for process, file in _of_workers:
                 if os.getpid() != process:
@@ -87,17 +90,17 @@ def hash_inputs(root: Path, known: Mapping[str, str], own: Path) -> dict[str, st
         own: The folder of the run, which is no input; nor is that of an earlier one of a sweep.
     """
     _own.add(root / own)
-    skipped = [*(root / name for name in UNWATCHED), Path(sys.prefix), *_own]
-    # most of them are the environment's, thousands: strings are compared ten times as fast as paths
-    begins = tuple(f"{folder}{os.sep}" for folder in skipped)
-    names = [name for name in _read | _read_by_workers() if name.startswith(f"{root}{os.sep}")]
-    paths = [Path(name) for name in sorted(names) if not f"{name}{os.sep}".startswith(begins)]
-    paths = [path for path in paths if path.relative_to(root).as_posix() not in known]
-    return {**known, **hash_files(root, [path for path in paths if _is_input(root, path)])}
+    skipped = [*(root / name for name in UNWATCHED), *_own]
+    noted = map(Path, sorted(_read | _read_by_workers()))
+    paths = [path for path in noted if _is_input(root, path, skipped)]
+    new = [path for path in paths if path.relative_to(root).as_posix() not in known]
+    return {**known, **hash_files(root, new)}
 
 
-def _is_input(root: Path, path: Path) -> bool:
+def _is_input(root: Path, path: Path, skipped: list[Path]) -> bool:
     """Whether a file is neither code, nor prepared data, nor a trace of how files are written."""
+    if not path.is_relative_to(root) or any(path.is_relative_to(each) for each in skipped):
+        return False
     hidden = path.name == ".lock" or path.suffix == ".tmp" or "__pycache__" in path.parts
     is_code = path.suffix in CODE and path.relative_to(root).parts[0] in ("src", "stages")
     return not (hidden or is_code or _is_prepared(path)) and path.is_file()
