@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Edit, Study, edit, generate
+from conftest import TEMPLATE, Edit, Study, edit, generate, install
 from warm import Warm
 
 LONGEST = "a_study_whose_name_is_as_long_as_it_gets"
@@ -21,6 +21,17 @@ pytestmark = pytest.mark.slow
 
 def test_black_pylint_mypy_and_import_linter_find_nothing(study: Study) -> None:
     study.call("make", "lint")
+
+
+def test_the_linters_miss_no_package_of_a_group_that_is_optional(
+    baked: Path, tmp_path: Path
+) -> None:
+    bare = Study(Path(shutil.copytree(baked, tmp_path / "my_study", symlinks=True)))
+    install(bare)
+    bare.call("mypy")
+    bare.call(
+        "pylint", "--disable=all", "--enable=import-error", "run.py", "stages", "src", "tests"
+    )
 
 
 def test_black_changes_nothing_whatever_the_answers(study: Study, tmp_path: Path) -> None:
